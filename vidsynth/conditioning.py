@@ -1,0 +1,348 @@
+"""What a generator is told about each frame: skeletons, faces, labels, text, classes, the plate."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from vidsynth import drawing
+from vidsynth.errors import UnsupportedVideo
+
+# T frames, P persons, K keypoints, C channels, H, W pixels
+
+Box = tuple[float, float, float, float]
+"""x0, y0, x1, y1 in pixels."""
+
+
+class Conditioning(ABC):
+    """Per-frame information about a span of video.
+
+    Subclasses are frozen dataclasses. Every tensor field that has one entry per frame has T as its
+    first axis and is named in `per_frame`; other fields describe the whole sequence. Coordinates
+    are pixels of `size`.
+    """
+
+    kind: ClassVar[str]
+    """Short name, unique among kinds: it names the signal in files and messages."""
+    per_frame: ClassVar[tuple[str, ...]]
+
+    @property
+    @abstractmethod
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the picture that coordinates refer to."""
+
+    @abstractmethod
+    def draw(self, height: int, width: int) -> Tensor:
+        """Conditioning maps, (T, C, height, width) uint8 in [0, 255], on the CPU."""
+
+    def __len__(self) -> int:
+        return len(getattr(self, self.per_frame[0]))
+
+    def __getitem__(self, key: slice | Tensor) -> Self:
+        """The frames of a slice, or of a LongTensor of indices."""
+        present = {n: getattr(self, n) for n in self.per_frame}
+        return replace(self, **{n: v[key] for n, v in present.items() if v is not None})  # pyright: ignore
+
+    @classmethod
+    def concat(cls, parts: Sequence[Self]) -> Self:
+        """Join consecutive spans of one video, in order."""
+        if not parts:
+            raise ValueError("concat needs at least one part")
+        joined = {
+            name: torch.cat([getattr(p, name) for p in parts])
+            for name in cls.per_frame
+            if getattr(parts[0], name) is not None
+        }
+        return replace(parts[0], **joined)  # pyright: ignore
+
+    def crop(self, box: tuple[int, int, int, int]) -> Self:
+        """The same information in the coordinates of the window `box` (x0, y0, x1, y1)."""
+        raise ValueError(f"{self.kind} cannot be cropped")
+
+    def present(self) -> Tensor:
+        """(T,) bool: frames in which the subject was really seen."""
+        return torch.ones(len(self), dtype=torch.bool)
+
+    def silhouette(self, height: int, width: int) -> Tensor | None:
+        """(T, 1, height, width) uint8: 255 generously over the subject; None when unknown."""
+        return None
+
+    def regions(self) -> Mapping[str, Tensor]:
+        """Boxes by name ("subject", "face"...): (T, 4) float32 pixels; x1 <= x0 where absent."""
+        return {}
+
+    def summarise(self) -> dict[str, Any]:
+        """What a Subject keeps of its training sequence for retargeting: JSON-able."""
+        return {"kind": self.kind, "frames": len(self), "size": list(self.size)}
+
+    def features(self) -> Tensor:
+        """(T, F) float32: position-free description of each frame; Euclidean distance between two
+        rows says how unlike two poses (expressions) are. Used for nearest-frame look-ups."""
+        raise ValueError(f"{self.kind} offers no features")
+
+    def save(self, path: Path, **extra: str) -> None:
+        """Write a .safetensors file; `extra` strings go into its metadata."""
+        from safetensors.torch import save_file
+
+        tensors: dict[str, Tensor] = {}
+        plain: dict[str, Any] = {}
+        for f in fields(self):  # pyright: ignore[reportArgumentType]
+            value = getattr(self, f.name)
+            if isinstance(value, Tensor):
+                tensors[f.name] = value.contiguous()
+            elif isinstance(value, Mapping):
+                tensors |= {f"{f.name}.{k}": v.contiguous() for k, v in value.items()}
+            elif value is not None:
+                plain[f.name] = value
+        save_file(tensors, path, {"kind": self.kind, "plain": json.dumps(plain), **extra})
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read what `save` wrote. Raises UnsupportedVideo for a file of another kind."""
+        from safetensors import safe_open
+
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("kind") != cls.kind:
+                raise UnsupportedVideo(
+                    f"{path} holds {metadata.get('kind', 'no')!r} conditioning, not {cls.kind!r}; "
+                    "extract it again with the extractor of this recipe"
+                )
+            values: dict[str, Any] = {
+                name: tuple(value) if isinstance(value, list) else value
+                for name, value in json.loads(metadata["plain"]).items()
+            }
+            for key in file.keys():  # noqa: SIM118 - a safetensors handle is no mapping
+                name, _, member = key.partition(".")
+                if member:
+                    values.setdefault(name, {})[member] = file.get_tensor(key)
+                else:
+                    values[name] = file.get_tensor(key)
+        return cls(**values)
+
+
+def _shift(points: Tensor | None, x0: float, y0: float) -> Tensor | None:
+    if points is None:
+        return None
+    shifted = points.clone()
+    shifted[..., 0] -= x0
+    shifted[..., 1] -= y0
+    return shifted
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class PoseSequence(Conditioning):
+    """Body skeletons, in the 33-point layout of MediaPipe Pose (BlazePose)."""
+
+    kind: ClassVar[str] = "pose"
+    per_frame: ClassVar[tuple[str, ...]] = ("keypoints", "world", "seen", "hands", "face")
+
+    keypoints: Tensor
+    """(T, P, 33, 3) float32: x, y in pixels of `frame_size`, visibility in [0, 1]. Person 0 is the
+    subject; the others are tracked but neither drawn nor retargeted."""
+    world: Tensor
+    """(T, P, 33, 3) float32: metres, origin between the hips, x right, y down, z away."""
+    seen: Tensor
+    """(T, P) bool: tracked here, or in a gap short enough to be interpolated."""
+    frame_size: tuple[int, int]
+    """(height, width) in pixels."""
+    hands: Tensor | None = None
+    """(T, P, 42, 3) float32: 21 left then 21 right hand points: x, y in pixels, visibility."""
+    face: Tensor | None = None
+    """(T, P, 478, 3) float32: face mesh points: x, y in pixels, visibility."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.frame_size
+
+    def draw(self, height: int, width: int) -> Tensor:
+        return drawing.draw_bodies(self, height, width)
+
+    def crop(self, box: tuple[int, int, int, int]) -> PoseSequence:
+        x0, y0, x1, y1 = box
+        return replace(
+            self,
+            keypoints=_shift(self.keypoints, x0, y0),
+            hands=_shift(self.hands, x0, y0),
+            face=_shift(self.face, x0, y0),
+            frame_size=(y1 - y0, x1 - x0),
+        )
+
+    def present(self) -> Tensor:
+        return self.seen[:, 0]
+
+    def silhouette(self, height: int, width: int) -> Tensor:
+        return drawing.body_silhouettes(self, height, width)
+
+    def regions(self) -> Mapping[str, Tensor]:
+        return drawing.body_regions(self)
+
+    def features(self) -> Tensor:
+        return drawing.body_features(self)
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class FaceSequence(Conditioning):
+    """One face's 478-point mesh (468 + 2 x 5 iris points of MediaPipe) and its head pose."""
+
+    kind: ClassVar[str] = "face"
+    per_frame: ClassVar[tuple[str, ...]] = (
+        "landmarks",
+        "rotation",
+        "translation",
+        "scale",
+        "seen",
+    )
+
+    landmarks: Tensor
+    """(T, 478, 3) float32: x, y in pixels of `frame_size`; z in the same scale, smaller is nearer."""
+    rotation: Tensor
+    """(T, 3, 3) float32: canonical face -> picture axes (x right, y down, z away)."""
+    translation: Tensor
+    """(T, 2) float32: position of the canonical face's origin in pixels of `frame_size`."""
+    scale: Tensor
+    """(T,) float32: pixels per centimetre of the canonical face (weak perspective)."""
+    seen: Tensor
+    """(T,) bool: tracked here, or in a gap short enough to be interpolated."""
+    frame_size: tuple[int, int]
+    """(height, width) in pixels."""
+    parameters: Mapping[str, Tensor] = field(default_factory=dict)
+    """Named 3D parameters (T, n) that an extractor may add ("expression", "illumination"...)."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.frame_size
+
+    def __getitem__(self, key: slice | Tensor) -> FaceSequence:
+        part = super(FaceSequence, self).__getitem__(key)
+        return replace(part, parameters={k: v[key] for k, v in self.parameters.items()})
+
+    @classmethod
+    def concat(cls, parts: Sequence[FaceSequence]) -> FaceSequence:
+        joined = super(FaceSequence, cls).concat(parts)
+        names = parts[0].parameters
+        return replace(
+            joined, parameters={k: torch.cat([p.parameters[k] for p in parts]) for k in names}
+        )
+
+    def draw(self, height: int, width: int) -> Tensor:
+        return drawing.draw_faces(self, height, width)
+
+    def crop(self, box: tuple[int, int, int, int]) -> FaceSequence:
+        x0, y0, x1, y1 = box
+        return replace(
+            self,
+            landmarks=_shift(self.landmarks, x0, y0),
+            translation=_shift(self.translation, x0, y0),
+            frame_size=(y1 - y0, x1 - x0),
+        )
+
+    def present(self) -> Tensor:
+        return self.seen
+
+    def silhouette(self, height: int, width: int) -> Tensor:
+        return drawing.face_silhouettes(self, height, width)
+
+    def regions(self) -> Mapping[str, Tensor]:
+        return drawing.face_regions(self)
+
+    def features(self) -> Tensor:
+        return drawing.face_features(self)
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class LabelMaps(Conditioning):
+    """Semantic classes per pixel, with instance ids when known."""
+
+    kind: ClassVar[str] = "labels"
+    per_frame: ClassVar[tuple[str, ...]] = ("labels", "instances")
+
+    labels: Tensor
+    """(T, H, W) uint8 class ids in [0, num_classes)."""
+    num_classes: int
+    instances: Tensor | None = None
+    """(T, H, W) int32 instance ids: pixels of two things never share one."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return (self.labels.shape[1], self.labels.shape[2])
+
+    def draw(self, height: int, width: int) -> Tensor:
+        return drawing.draw_labels(self, height, width)
+
+    def crop(self, box: tuple[int, int, int, int]) -> LabelMaps:
+        x0, y0, x1, y1 = box
+        cut = None if self.instances is None else self.instances[:, y0:y1, x0:x1]
+        return replace(self, labels=self.labels[:, y0:y1, x0:x1], instances=cut)
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class BackgroundPlate(Conditioning):
+    """The still background of a video whose camera does not move, the same for every frame."""
+
+    kind: ClassVar[str] = "background"
+    per_frame: ClassVar[tuple[str, ...]] = ("frame_index",)
+
+    image: Tensor
+    """(3, H, W) uint8 RGB."""
+    frame_index: Tensor
+    """(T,) int64: only its length matters."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return (self.image.shape[1], self.image.shape[2])
+
+    def draw(self, height: int, width: int) -> Tensor:
+        plate = drawing.resize(self.image[None], height, width)
+        return plate.expand(len(self), -1, -1, -1)
+
+    def crop(self, box: tuple[int, int, int, int]) -> BackgroundPlate:
+        x0, y0, x1, y1 = box
+        return replace(self, image=self.image[:, y0:y1, x0:x1])
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class TextEmbedding(Conditioning):
+    """A prompt, encoded: the same for every frame of a clip."""
+
+    kind: ClassVar[str] = "text"
+    per_frame: ClassVar[tuple[str, ...]] = ("pooled",)
+
+    pooled: Tensor
+    """(T, D) float32: the sentence embedding, repeated for each frame."""
+    tokens: Tensor
+    """(L, D) float32: one row per token."""
+    prompt: str
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return (1, 1)
+
+    def draw(self, height: int, width: int) -> Tensor:
+        raise ValueError("text has no picture; a generator reads `pooled` and `tokens`")
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class ClassLabel(Conditioning):
+    """One class for a whole clip."""
+
+    kind: ClassVar[str] = "class"
+    per_frame: ClassVar[tuple[str, ...]] = ("index",)
+
+    index: Tensor
+    """(T,) int64 in [0, len(names)), constant."""
+    names: tuple[str, ...]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return (1, 1)
+
+    def draw(self, height: int, width: int) -> Tensor:
+        raise ValueError("a class has no picture; a generator reads `index`")

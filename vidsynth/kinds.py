@@ -1,0 +1,222 @@
+"""What plugin authors subclass. ABCs, so that a new optional method breaks no third party.
+
+A plugin is found through the entry-point groups `vidsynth.extractors`, `vidsynth.generators`,
+`vidsynth.discriminators`, `vidsynth.encoders` and `vidsynth.metrics`; the group name is the API
+version.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from vidsynth.clip import Clip, VideoSpec
+from vidsynth.conditioning import Conditioning, TextEmbedding
+from vidsynth.errors import IncompatibleStages
+from vidsynth.stream import Chunk
+
+# B batch, T frames, C channels, H, W pixels
+
+
+class Plugin(ABC):
+    """Base of every kind: built from one frozen Options value."""
+
+    Options: ClassVar[type]
+    """A frozen, keyword-only stdlib dataclass; every field has a default and is documented with
+    its unit in the dataclass docstring (`name: text` lines under "Attributes:")."""
+    paper: ClassVar[str] = ""
+    """The publication this implements, or an empty string."""
+    weights_licence: ClassVar[str] = "none needed"
+    """Licence of pretrained weights, when the plugin uses any."""
+
+    def __init__(self, options: object | None = None) -> None:
+        super().__init__()
+        self.options = self.Options() if options is None else options
+        if not isinstance(self.options, self.Options):
+            raise TypeError(
+                f"{type(self).__name__} takes {self.Options.__qualname__}; "
+                f"got {type(options).__qualname__}"
+            )
+
+
+class Extractor(Plugin):
+    """Video in, conditioning out: one Conditioning per clip, same number of frames, in order."""
+
+    produces: ClassVar[type[Conditioning]]
+
+    @abstractmethod
+    def extract(self, clips: Iterator[Clip]) -> Iterator[Conditioning]:
+        """Track consecutive clips of one video. State lives in locals of this generator."""
+
+
+class TextEncoder(Plugin):
+    """Prompts in, embeddings out."""
+
+    @abstractmethod
+    def encode(self, prompts: Sequence[str]) -> Sequence[TextEmbedding]: ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainBatch:
+    """A batch of consecutive frames with everything an objective may condition on."""
+
+    frames_BTCHW: Tensor
+    """Real frames, float32 in [-1, 1]."""
+    maps_BTCHW: Tensor
+    """Conditioning maps as `Conditioning.draw` gives them, float32 in [0, 1]; the kinds named in
+    `Generator.accepts`, concatenated along C in that order."""
+    background_CHW: Tensor | None = None
+    """The still background plate, float32 in [-1, 1], when the subject has one."""
+    weights_BT1HW: Tensor | None = None
+    """Where the subject is, float32 in [0, 1]: 1 on the body or face, 0 on background."""
+    regions: Mapping[str, Tensor] = field(default_factory=dict)
+    """Boxes by name ("face", "mouth", "hands"...): (B, T, 4) float32 x0, y0, x1, y1 in pixels;
+    an absent region has x1 <= x0."""
+
+    @property
+    def num_frames(self) -> int:
+        return self.frames_BTCHW.shape[1]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Phase:
+    """One optimiser step within a training step (Karras et al.'s phases: Gmain, Dmain, Dreg...)."""
+
+    name: str
+    module: nn.Module
+    optimizer: torch.optim.Optimizer
+    every: int = 1
+    """Run on steps divisible by this (lazy regularisation)."""
+
+
+class Objective(ABC):
+    """One paper's training rule: which phases there are and what each minimises.
+
+    The loop calls `losses` for each phase of a step, in order, on the same batch, and
+    back-propagates into that phase's module only. So an objective may compute the fakes and the
+    discriminator's judgement once, in the first phase, and use the same graph in the later ones.
+    """
+
+    phases: Sequence[Phase]
+    num_frames: int = 1
+    """Consecutive frames in one training sample (T of the batch)."""
+
+    @abstractmethod
+    def losses(self, phase: str, batch: TrainBatch, step: int) -> dict[str, Tensor]:
+        """Named scalar losses, already weighted; their sum is minimised."""
+
+    @property
+    @abstractmethod
+    def generator(self) -> nn.Module:
+        """The module whose EMA becomes the subject's weights (`Generator.load_weights`)."""
+
+    def at_progress(self, progress: float) -> None:
+        """Told before each step how much of the training is done, in [0, 1]: staged schedules."""
+
+    def state(self) -> dict[str, Any]:
+        """What a resume needs beyond modules and optimisers (tensors, numbers, strings)."""
+        return {}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state` gave."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conditions:
+    """What a generator is conditioned on: the one place that turns signals into its input maps,
+    so that training and rendering cannot draw differently."""
+
+    kinds: tuple[type[Conditioning], ...]
+    """Drawn and concatenated along C in this order."""
+    channels: int
+    """Channels of the concatenated maps."""
+    background: bool = False
+    """Whether the stream carries a BackgroundPlate."""
+
+    def draw(self, chunk: Chunk, height: int, width: int) -> Tensor:
+        """Maps of a chunk: (T, C, height, width) uint8. Raises IncompatibleStages."""
+        maps = [chunk.require(kind).draw(height, width) for kind in self.kinds]
+        return maps[0] if len(maps) == 1 else torch.cat(maps, dim=1)
+
+
+class Generator(Plugin):
+    """Conditioning in, frames out."""
+
+    accepts: ClassVar[tuple[type[Conditioning], ...]]
+    """Kinds it can be conditioned on; `Conditions.kinds` is a choice among them."""
+
+    def __init__(self, options: object | None = None, *, conditions: Conditions) -> None:
+        super().__init__(options)
+        for kind in conditions.kinds:
+            if not issubclass(kind, self.accepts):
+                accepted = ", ".join(k.kind for k in self.accepts)
+                raise IncompatibleStages(
+                    f"{type(self).__name__} cannot be conditioned on {kind.kind!r}; "
+                    f"it accepts: {accepted}"
+                )
+        self.conditions = conditions
+
+    @abstractmethod
+    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Take the weights of a subject, and run on their device from now on.
+
+        Raises BadSubject when they do not fit the options.
+        """
+
+    @abstractmethod
+    def generate(
+        self, chunks: Iterator[Chunk], spec: VideoSpec, *, rng: torch.Generator
+    ) -> Iterator[Clip]:
+        """One Clip of `spec`'s size per chunk, same number of frames, same pts, in order.
+
+        The caller has put PyTorch in inference mode and, where wanted, under autocast.
+        """
+
+    @abstractmethod
+    def objective(self, spec: VideoSpec) -> Objective:
+        """A fresh training rule, on the CPU, for this generator at this size."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Judgement:
+    """What a discriminator says of a batch."""
+
+    logits: Sequence[Tensor]
+    """One tensor per scale."""
+    features: Sequence[Sequence[Tensor]]
+    """Per scale, the intermediate activations, for feature matching; logits not included."""
+
+
+class Discriminator(Plugin, nn.Module):
+    """Judges frames, or whole clips when `temporal`."""
+
+    temporal: ClassVar[bool] = False
+
+    def __init__(
+        self, options: object | None = None, *, condition_channels: int = 0, num_frames: int = 1
+    ) -> None:
+        super().__init__(options)
+        self.condition_channels = condition_channels
+        self.num_frames = num_frames
+
+    @abstractmethod
+    def forward(self, frames_BTCHW: Tensor, condition_BTCHW: Tensor | None) -> Judgement: ...
+
+
+class Metric(Plugin):
+    """A number over two videos."""
+
+    unit: ClassVar[str]
+    higher_is_better: ClassVar[bool]
+    needs_reference: ClassVar[bool] = True
+
+    @abstractmethod
+    def update(self, made: Clip, real: Clip | None) -> None: ...
+
+    @abstractmethod
+    def compute(self) -> float: ...
