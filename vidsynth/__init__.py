@@ -18,13 +18,13 @@ _PUBLIC = {
     "Subject": "vidsynth.subject",
     "VideoSpec": "vidsynth.clip",
     "VidsynthError": "vidsynth.errors",
-    "extract": "vidsynth.transfer",
+    "extract": "vidsynth.jobs",
     "load_subject": "vidsynth.subject",
     "read_chunks": "vidsynth.video",
-    "render": "vidsynth.transfer",
+    "render": "vidsynth.jobs",
     "run": "vidsynth.stream",
-    "train": "vidsynth.transfer",
-    "transfer": "vidsynth.transfer",
+    "train": "vidsynth.jobs",
+    "transfer": "vidsynth.jobs",
     "write_video": "vidsynth.video",
 }
 
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     from vidsynth.clip import Clip, VideoSpec
     from vidsynth.conditioning import FaceSequence, LabelMaps, PoseSequence
     from vidsynth.errors import VidsynthError
+    from vidsynth.jobs import extract, render, train, transfer
     from vidsynth.stream import Chunk, run
     from vidsynth.subject import Subject, load_subject
-    from vidsynth.transfer import extract, render, train, transfer
     from vidsynth.video import read_chunks, write_video
 
 
