@@ -1,0 +1,82 @@
+"""Where things are kept, and the only way files are written: a temporary name, then a rename."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from vidsynth.errors import CannotWrite
+
+
+def cache_folder(*parts: str) -> Path:
+    """A folder of vidsynth's cache, made if need be. `VIDSYNTH_CACHE` moves the whole cache."""
+    import platformdirs
+
+    root = os.environ.get("VIDSYNTH_CACHE") or platformdirs.user_cache_dir("vidsynth")
+    folder = Path(root).expanduser().joinpath(*parts)
+    make_folder(folder)
+    return folder
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and its parents. Raises CannotWrite."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that becomes `path` when the block ends without an error.
+
+    Readers see the old file or the whole new one, never a part. Raises CannotWrite.
+    """
+    make_folder(path.parent)
+    try:
+        handle, name = tempfile.mkstemp(
+            prefix=f".{path.stem}.", suffix=f".partial{path.suffix}", dir=path.parent
+        )
+        os.close(handle)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    temporary = Path(name)
+    try:
+        yield temporary
+        _flush_to_disk(temporary)
+        temporary.chmod(0o666 & ~_umask())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def cannot_write(path: Path, error: OSError) -> CannotWrite:
+    """The operating system's refusal as one sentence of fact and one of remedy."""
+    match error.errno:
+        case errno.ENOSPC | errno.EDQUOT:
+            return CannotWrite(f"{path}: the disk is full; free some space and run this again")
+        case errno.EACCES | errno.EPERM | errno.EROFS:
+            return CannotWrite(f"{path}: not writable; choose another place for it")
+        case _:
+            reason = error.strerror or str(error)
+            return CannotWrite(f"{path}: could not be written ({reason}); choose another place")
+
+
+def _flush_to_disk(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

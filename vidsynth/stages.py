@@ -1,0 +1,145 @@
+"""Plugins as stages of a pipeline: each function here returns a Stage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+
+import torch
+from torch import Tensor
+
+from vidsynth import drawing
+from vidsynth.clip import Clip, VideoSpec
+from vidsynth.conditioning import BackgroundPlate, Conditioning
+from vidsynth.devices import autocast
+from vidsynth.errors import PluginError, VidsynthError
+from vidsynth.kinds import Extractor, Generator
+from vidsynth.stream import Chunk, Stage
+
+# T frames, C channels, H, W pixels
+
+
+def named(name: str, stage: Stage) -> Stage:
+    """The stage under the name that errors and reports use."""
+    stage.name = name  # pyright: ignore[reportFunctionMemberAccess]
+    return stage
+
+
+def extracting(extractor: Extractor) -> Stage:
+    """Adds the signal that `extractor` produces."""
+
+    def stage(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+        held: list[Chunk] = []
+
+        def clips() -> Iterator[Clip]:
+            for chunk in chunks:
+                assert chunk.clip is not None, "an extractor needs pictures"
+                held.append(chunk)
+                yield chunk.clip
+
+        for signal in extractor.extract(clips()):
+            if not held or len(signal) != len(held[0]):
+                wanted = len(held[0]) if held else 0
+                raise PluginError(
+                    f"{type(extractor).__name__} gave {len(signal)} frames for a clip of {wanted}; "
+                    "it must give one conditioning per clip, of the same length: report it to "
+                    "the plugin's author"
+                )
+            yield held.pop(0).with_signal(signal)
+
+    return named("extract", stage)
+
+
+def conditioning_on(signal: Conditioning) -> Stage:
+    """Replaces each chunk's signal of this kind by the next frames of `signal`.
+
+    This is how retargeted motion enters the stream: retargeting looks at the whole source first.
+    """
+
+    def stage(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+        start = 0
+        for chunk in chunks:
+            yield chunk.with_signal(signal[start : start + len(chunk)])
+            start += len(chunk)
+
+    return named("condition", stage)
+
+
+def over_plate(plate: Tensor) -> Stage:
+    """Adds the still background (3, H, W) uint8 as a signal."""
+
+    def stage(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+        for chunk in chunks:
+            index = torch.arange(len(chunk))
+            yield chunk.with_signal(BackgroundPlate(image=plate, frame_index=index))
+
+    return named("background", stage)
+
+
+def generating(generator: Generator, spec: VideoSpec, *, seed: int, device: torch.device) -> Stage:
+    """Fills in the frames."""
+
+    def stage(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+        held: list[Chunk] = []
+
+        def noted() -> Iterator[Chunk]:
+            for chunk in chunks:
+                held.append(chunk)
+                yield chunk
+
+        rng = torch.Generator().manual_seed(seed)
+        clips = generator.generate(noted(), spec, rng=rng)
+        while True:
+            # Both contexts belong to the thread, so they are entered around each step.
+            with torch.inference_mode(), autocast(device):
+                clip = next(clips, None)
+            if clip is None:
+                return
+            yield held.pop(0).with_clip(clip.to("cpu"))
+
+    return named("generate", stage)
+
+
+def compositing(plate: Tensor, window: tuple[int, int, int, int]) -> Stage:
+    """Pastes each frame into the full-size plate (3, H, W) uint8 at `window` (x0, y0, x1, y1)."""
+    x0, y0, x1, y1 = window
+
+    def stage(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+        for chunk in chunks:
+            assert chunk.clip is not None, "compositing needs pictures"
+            frames = plate.expand(len(chunk), -1, -1, -1).clone()
+            frames[:, :, y0:y1, x0:x1] = chunk.clip.frames
+            yield chunk.with_clip(Clip(frames, chunk.pts))
+
+    return named("composite", stage)
+
+
+def beside(frames: Iterator[Clip], *, height: int) -> Stage:
+    """Puts the next frames of another video, scaled to `height`, to the left of each frame."""
+
+    def stage(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+        for chunk in chunks:
+            assert chunk.clip is not None, "side by side needs pictures"
+            other = next(frames, None)
+            if other is None or len(other) != len(chunk):
+                raise VidsynthError(
+                    "the source changed while it was rendered; run the command again"
+                )
+            width = round(other.width * height / other.height / 2) * 2
+            left = drawing.resize(other.frames, height, width)
+            yield chunk.with_clip(Clip(torch.cat([left, chunk.clip.frames], dim=3), chunk.pts))
+
+    return named("side by side", stage)
+
+
+def timeline(pts: Tensor, *, chunk: int) -> Iterator[Chunk]:
+    """Empty chunks for these timestamps (T,): the source of a stream that starts from signals."""
+    for start in range(0, len(pts), chunk):
+        yield Chunk(pts[start : start + chunk])
+
+
+def average_rate(pts: Tensor) -> Fraction:
+    """Frames per second of (T,) timestamps; 25 for a single frame."""
+    if len(pts) < 2:
+        return Fraction(25)
+    return Fraction((len(pts) - 1) / float(pts[-1] - pts[0])).limit_denominator(1001)
