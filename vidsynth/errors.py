@@ -1,7 +1,12 @@
-"""Every error a user can meet. One sentence of fact, one of remedy; the CLI prints just the message.
+"""Every error a user can meet: one sentence of fact, one of remedy. The CLI prints the message.
 
 `ValueError` and `TypeError` mean misuse of the Python API; `assert` means a bug of ours.
 """
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 
 class VidsynthError(Exception):
@@ -28,6 +33,14 @@ class NoSubjectFound(VidsynthError):
 
 class UnknownName(VidsynthError):
     """A recipe, plugin, world or option that does not exist; the message proposes the nearest."""
+
+    @classmethod
+    def among(cls, what: str, name: str, known: Iterable[str]) -> UnknownName:
+        """`what` ("recipe", "option of generator") has no `name`; it could be one of `known`."""
+        known = sorted(known)
+        near = get_close_matches(name, known, n=1)
+        remedy = f"did you mean {near[0]!r}? " if near else ""
+        return cls(f"there is no {what} {name!r}; {remedy}known: {', '.join(known) or 'none'}")
 
 
 class BadOption(VidsynthError):
