@@ -66,6 +66,10 @@ class Conditioning(ABC):
         """The same information in the coordinates of the window `box` (x0, y0, x1, y1)."""
         raise ValueError(f"{self.kind} cannot be cropped")
 
+    def rescale(self, height: int, width: int) -> Self:
+        """The same information in the coordinates of the same picture at another size."""
+        raise ValueError(f"{self.kind} cannot be rescaled")
+
     def present(self) -> Tensor:
         """(T,) bool: frames in which the subject was really seen."""
         return torch.ones(len(self), dtype=torch.bool)
@@ -137,6 +141,15 @@ def _shift(points: Tensor | None, x0: float, y0: float) -> Tensor | None:
     return shifted
 
 
+def _stretch(points: Tensor | None, sx: float, sy: float) -> Tensor | None:
+    if points is None:
+        return None
+    stretched = points.clone()
+    stretched[..., 0] *= sx
+    stretched[..., 1] *= sy
+    return stretched
+
+
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class PoseSequence(Conditioning):
     """Body skeletons, in the 33-point layout of MediaPipe Pose (BlazePose)."""
@@ -173,6 +186,16 @@ class PoseSequence(Conditioning):
             hands=_shift(self.hands, x0, y0),
             face=_shift(self.face, x0, y0),
             frame_size=(y1 - y0, x1 - x0),
+        )
+
+    def rescale(self, height: int, width: int) -> PoseSequence:
+        sy, sx = height / self.size[0], width / self.size[1]
+        return replace(
+            self,
+            keypoints=_stretch(self.keypoints, sx, sy),
+            hands=_stretch(self.hands, sx, sy),
+            face=_stretch(self.face, sx, sy),
+            frame_size=(height, width),
         )
 
     def present(self) -> Tensor:
@@ -244,6 +267,19 @@ class FaceSequence(Conditioning):
             frame_size=(y1 - y0, x1 - x0),
         )
 
+    def rescale(self, height: int, width: int) -> FaceSequence:
+        sy, sx = height / self.size[0], width / self.size[1]
+        landmarks = _stretch(self.landmarks, sx, sy)
+        assert landmarks is not None
+        landmarks[..., 2] *= (sx * sy) ** 0.5  # depth has no axis of its own: the mean scale
+        return replace(
+            self,
+            landmarks=landmarks,
+            translation=_stretch(self.translation, sx, sy),
+            scale=self.scale * (sx * sy) ** 0.5,
+            frame_size=(height, width),
+        )
+
     def present(self) -> Tensor:
         return self.seen
 
@@ -281,6 +317,15 @@ class LabelMaps(Conditioning):
         x0, y0, x1, y1 = box
         cut = None if self.instances is None else self.instances[:, y0:y1, x0:x1]
         return replace(self, labels=self.labels[:, y0:y1, x0:x1], instances=cut)
+
+    def rescale(self, height: int, width: int) -> LabelMaps:
+        def nearest(ids: Tensor) -> Tensor:
+            rows = (torch.arange(height) + 0.5) * ids.shape[1] / height
+            columns = (torch.arange(width) + 0.5) * ids.shape[2] / width
+            return ids[:, rows.long()][:, :, columns.long()]
+
+        instances = None if self.instances is None else nearest(self.instances)
+        return replace(self, labels=nearest(self.labels), instances=instances)
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

@@ -1,0 +1,368 @@
+"""A target video made ready for training: tracked, cropped, cached, split, served in batches."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from vidsynth import drawing, stream, video
+from vidsynth.clip import VideoSpec
+from vidsynth.conditioning import Conditioning
+from vidsynth.errors import NoSubjectFound
+from vidsynth.files import cache_folder, writing
+from vidsynth.kinds import Conditions, Extractor, TrainBatch
+from vidsynth.plate import estimate_plate
+from vidsynth.report import Reporter
+from vidsynth.stages import average_rate, extracting
+from vidsynth.stream import Chunk
+
+# N frames of the video, T frames of a sample, B batch, C channels, H, W pixels
+
+Box = tuple[int, int, int, int]
+
+TRACKING_PX = 720
+"""Trackers get frames whose shorter side is at most this; they scale down to 256 themselves."""
+MIN_USABLE_FRAMES = 24
+HELD_OUT_SHARE = 0.1
+HELD_OUT_FRAMES = (6, 120)
+GAP_SECONDS = 0.5
+"""Between training and held-out frames, so that neighbours do not leak."""
+IN_MEMORY_BYTES = 1 << 30
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Tracked:
+    """What an extractor saw in a whole video."""
+
+    path: Path
+    signal: Conditioning
+    """N frames, in pixels of the tracking size."""
+    pts: Tensor
+    """(N,) float64 seconds."""
+
+    def require_subject(self, *, at_least: int = 1) -> None:
+        """Raises NoSubjectFound when the subject is in fewer than `at_least` frames."""
+        usable = int(self.signal.present().sum())
+        if usable >= at_least:
+            return
+        thing = "face" if self.signal.kind == "face" else "person"
+        if not usable:
+            raise NoSubjectFound(
+                f"{self.path}: no {thing} was found in any of its {len(self.pts)} frames; use a "
+                f"video in which one {thing} is well lit and large enough (vidsynth extract "
+                "--preview shows what the tracker sees)"
+            )
+        raise NoSubjectFound(
+            f"{self.path}: a {thing} was found in {usable} of {len(self.pts)} frames and at least "
+            f"{at_least} are needed; use a longer video"
+        )
+
+
+def track(
+    path: Path,
+    extractor: Extractor,
+    *,
+    identity: Mapping[str, Any],
+    start: float | None = None,
+    end: float | None = None,
+    reporter: Reporter | None = None,
+) -> Tracked:
+    """Run an extractor over a video, or read what it gave before for the same content.
+
+    Args:
+        path: the video.
+        extractor: the plugin, built.
+        identity: whatever names this extractor and its options, JSON-able: part of the cache key.
+        start, end: seconds; the part of the video to look at.
+
+    Raises:
+        UnsupportedVideo: the file cannot be read.
+    """
+    info = video.probe(path)
+    key = _key(video.content_hash(path), identity, start, end, TRACKING_PX)
+    stored = cache_folder("tracking") / f"{key}.safetensors"
+    if stored.exists():
+        with safe_open(stored, "pt") as file:
+            pts = torch.tensor(json.loads(file.metadata()["pts"]), dtype=torch.float64)
+        return Tracked(path=path, signal=extractor.produces.load(stored), pts=pts)
+
+    shorter = min(info.spec.height, info.spec.width)
+    scale = min(1.0, TRACKING_PX / shorter)
+    size = (round(info.spec.height * scale), round(info.spec.width * scale))
+    kept: list[Chunk] = []
+
+    def collect(chunks: Iterator[Chunk]) -> None:
+        kept.extend(chunk.with_clip(None) for chunk in chunks)
+
+    reporter = reporter or Reporter()
+    with reporter.step(f"tracking {path.name}", total=info.num_frames, unit="frames") as step:
+        chunks = video.read_chunks(path, size=size, start=start, end=end)
+        stream.run(chunks, [extracting(extractor)], collect, progress=step.update)
+    signal = extractor.produces.concat([chunk.require(extractor.produces) for chunk in kept])
+    pts = torch.cat([chunk.pts for chunk in kept])
+    with writing(stored) as temporary:
+        signal.save(temporary, pts=json.dumps(pts.tolist()))
+    return Tracked(path=path, signal=signal, pts=pts)
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Footage:
+    """The target's frames and conditioning, as the generator will see them."""
+
+    frames: Tensor
+    """(N, 3, H, W) uint8: the window of every output frame."""
+    maps: Tensor
+    """(N, C, H, W) uint8: drawn conditioning."""
+    weights: Tensor | None
+    """(N, 1, H, W) uint8: 255 on the subject."""
+    regions: Mapping[str, Tensor]
+    """Boxes (N, 4) in pixels of the window."""
+    signal: Conditioning
+    """N frames, in pixels of the whole output frame."""
+    pts: Tensor
+    """(N,) seconds."""
+    spec: VideoSpec
+    """Of the whole output frame."""
+    window: Box
+    """Where the generator works in the output frame."""
+    plate: Tensor | None
+    """(3, height, width) uint8 still background of the whole output frame."""
+    crop: Box
+    """The part of the target's picture that is the output frame, in tracking pixels."""
+    training: Tensor
+    """(N,) bool: usable for training."""
+    held_out: slice
+    """Consecutive usable frames at the end, never trained on."""
+
+    @property
+    def window_spec(self) -> VideoSpec:
+        x0, y0, x1, y1 = self.window
+        return VideoSpec(height=y1 - y0, width=x1 - x0, fps=self.spec.fps)
+
+    def starts(self, num_frames: int) -> Tensor:
+        """Indices at which `num_frames` consecutive training frames begin."""
+        whole = self.training.unfold(0, num_frames, 1).all(dim=1)
+        return whole.nonzero()[:, 0]
+
+    def batch(self, starts: Tensor, num_frames: int, device: torch.device) -> TrainBatch:
+        """The samples that begin at `starts` (B,), on the device."""
+        index_BT = starts[:, None] + torch.arange(num_frames)
+
+        def unit(stored: Tensor) -> Tensor:
+            return stored[index_BT].to(device).float().div_(255.0)
+
+        return TrainBatch(
+            frames_BTCHW=unit(self.frames).mul_(2).sub_(1),
+            maps_BTCHW=unit(self.maps),
+            background_CHW=None if self.plate is None else self._plate(device),
+            weights_BT1HW=None if self.weights is None else unit(self.weights),
+            regions={name: boxes[index_BT].to(device) for name, boxes in self.regions.items()},
+        )
+
+    def _plate(self, device: torch.device) -> Tensor:
+        assert self.plate is not None
+        x0, y0, x1, y1 = self.window
+        return self.plate[:, y0:y1, x0:x1].to(device).float().div_(127.5).sub_(1.0)
+
+
+def prepare(
+    tracked: Tracked,
+    conditions: Conditions,
+    *,
+    size: int,
+    background: bool,
+    reporter: Reporter | None = None,
+) -> Footage:
+    """Decode, crop, draw and split a tracked target.
+
+    Args:
+        tracked: the target and what its extractor saw.
+        conditions: what the generator will be conditioned on.
+        size: pixels of the output's shorter side.
+        background: look for a still background plate.
+
+    Raises:
+        NoSubjectFound: too few usable frames.
+    """
+    tracked.require_subject(at_least=MIN_USABLE_FRAMES)
+    reporter = reporter or Reporter()
+    crop = _output_crop(tracked.signal)
+    height, width = _output_size(crop, size)
+    spec = VideoSpec(height=height, width=width, fps=average_rate(tracked.pts))
+    frames = _decoded(tracked, crop, spec, reporter)
+    signal = tracked.signal.crop(crop).rescale(height, width)
+    plate = None
+    if background:
+        plate = estimate_plate(frames, lambda i: signal[i].silhouette(height, width))
+        if plate is None:
+            reporter.say("the camera moves or the subject hides most of it: no background plate")
+    window = _window(signal, spec) if plate is not None else (0, 0, width, height)
+    x0, y0, x1, y1 = window
+    inside = signal.crop(window)
+    training, held_out = _split(signal.present(), tracked.pts)
+    maps, weights = _drawn(inside, tracked.pts, conditions, reporter)
+    return Footage(
+        frames=frames[:, :, y0:y1, x0:x1],
+        maps=maps,
+        weights=weights,
+        regions=inside.regions(),
+        signal=signal,
+        pts=tracked.pts,
+        spec=spec,
+        window=window,
+        plate=plate,
+        crop=crop,
+        training=training,
+        held_out=held_out,
+    )
+
+
+def _key(*parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+
+def _output_crop(signal: Conditioning) -> Box:
+    """Bodies keep the whole picture; a small face gets a square around every place it visits."""
+    height, width = signal.size
+    whole = (0, 0, width, height)
+    if signal.kind != "face":
+        return whole
+    boxes = signal.regions()["subject"][signal.present()]
+    x0, y0 = boxes[:, :2].amin(0).tolist()
+    x1, y1 = boxes[:, 2:].amax(0).tolist()
+    side = 1.25 * max(x1 - x0, y1 - y0)
+    if side > 0.7 * min(height, width):
+        return whole
+    left = min(max(0.0, (x0 + x1 - side) / 2), width - side)
+    top = min(max(0.0, (y0 + y1 - side) / 2), height - side)
+    return (round(left), round(top), round(left + side), round(top + side))
+
+
+def _output_size(crop: Box, size: int) -> tuple[int, int]:
+    """Even numbers, the shorter side `size` px; never larger than the crop itself by much."""
+    height, width = crop[3] - crop[1], crop[2] - crop[0]
+    scale = size / min(height, width)
+    return max(2, round(height * scale / 2) * 2), max(2, round(width * scale / 2) * 2)
+
+
+def _decoded(tracked: Tracked, crop: Box, spec: VideoSpec, reporter: Reporter) -> Tensor:
+    """All output frames, (N, 3, H, W) uint8, mapped from a file in the cache."""
+    num_frames = len(tracked.pts)
+    shape = (num_frames, 3, spec.height, spec.width)
+    key = _key(video.content_hash(tracked.path), crop, shape, tracked.pts[[0, -1]].tolist())
+    stored = cache_folder("frames") / f"{key}.rgb"
+    if not stored.exists():
+        with (
+            writing(stored) as temporary,
+            reporter.step(f"decoding {tracked.path.name}", total=num_frames) as step,
+        ):
+            frames = _mapped(temporary, shape, create=True)
+            start, end = float(tracked.pts[0]), float(tracked.pts[-1])
+            done = 0
+            for chunk in video.read_chunks(tracked.path, start=start, end=end + 1e-6):
+                assert chunk.clip is not None
+                picture = drawing.resize(
+                    _cut(chunk.clip.frames, crop, tracked.signal.size), spec.height, spec.width
+                )
+                frames[done : done + len(chunk)] = picture
+                done += len(chunk)
+                step.update(done)
+    return _mapped(stored, shape, create=False)
+
+
+def _cut(frames: Tensor, crop: Box, size: tuple[int, int]) -> Tensor:
+    """`crop`, given in pixels of a picture of `size`, out of frames of any size."""
+    height, width = frames.shape[2:]
+    sy, sx = height / size[0], width / size[1]
+    x0, y0, x1, y1 = crop
+    return frames[:, :, round(y0 * sy) : round(y1 * sy), round(x0 * sx) : round(x1 * sx)]
+
+
+def _mapped(path: Path, shape: tuple[int, ...], *, create: bool) -> Tensor:
+    count = 1
+    for n in shape:
+        count *= n
+    if create:
+        with path.open("wb") as file:
+            file.truncate(count)
+    flat = torch.from_file(str(path), shared=create, size=count, dtype=torch.uint8)
+    return flat.view(shape)
+
+
+def _buffer(shape: tuple[int, ...]) -> Tensor:
+    """Uninitialised bytes: in memory when they are few, in an unlinked file when they are many."""
+    count = 1
+    for n in shape:
+        count *= n
+    if count <= IN_MEMORY_BYTES:
+        return torch.empty(shape, dtype=torch.uint8)
+    with tempfile.NamedTemporaryFile(dir=cache_folder("frames"), suffix=".maps") as file:
+        file.truncate(count)
+        return torch.from_file(file.name, shared=True, size=count, dtype=torch.uint8).view(shape)
+
+
+def _drawn(
+    signal: Conditioning, pts: Tensor, conditions: Conditions, reporter: Reporter
+) -> tuple[Tensor, Tensor | None]:
+    height, width = signal.size
+    maps = _buffer((len(pts), conditions.channels, height, width))
+    has_weights = signal[:1].silhouette(height, width) is not None
+    weights = _buffer((len(pts), 1, height, width)) if has_weights else None
+    with reporter.step("drawing conditioning maps", total=len(pts)) as step:
+        for start in range(0, len(pts), 32):
+            span = slice(start, start + 32)
+            part = signal[span]
+            maps[span] = conditions.draw(Chunk(pts[span]).with_signal(part), height, width)
+            if weights is not None:
+                silhouette = part.silhouette(height, width)
+                assert silhouette is not None
+                weights[span] = silhouette
+            step.update(min(start + 32, len(pts)))
+    return maps, weights
+
+
+def _window(signal: Conditioning, spec: VideoSpec) -> Box:
+    """Every place the subject visits, with a margin, on a grid of 16 px."""
+    whole = (0, 0, spec.width, spec.height)
+    boxes = signal.regions().get("subject")
+    if boxes is None:
+        return whole
+    boxes = boxes[signal.present()]
+    x0, y0 = boxes[:, :2].amin(0).tolist()
+    x1, y1 = boxes[:, 2:].amax(0).tolist()
+    margin = 0.08 * (y1 - y0)
+    left = max(0, int((x0 - margin) // 16 * 16))
+    top = max(0, int((y0 - margin) // 16 * 16))
+    right = min(spec.width, int(-(-(x1 + margin) // 16) * 16))
+    bottom = min(spec.height, int(-(-(y1 + margin) // 16) * 16))
+    if (right - left) * (bottom - top) > 0.85 * spec.width * spec.height:
+        return whole
+    return (left, top, right, bottom)
+
+
+def _split(present: Tensor, pts: Tensor) -> tuple[Tensor, slice]:
+    """Training frames and a held-out tail of consecutive frames, apart by GAP_SECONDS."""
+    usable = present.nonzero()[:, 0]
+    few, many = HELD_OUT_FRAMES
+    wanted = min(max(few, round(HELD_OUT_SHARE * len(usable))), many)
+    end = int(usable[-1]) + 1
+    begin = end
+    while begin > 0 and present[begin - 1] and end - begin < wanted:
+        begin -= 1
+    training = present.clone()
+    training[pts > float(pts[begin]) - GAP_SECONDS] = False
+    if int(training.sum()) < MIN_USABLE_FRAMES // 2:
+        training = present.clone()
+        training[begin:] = False
+    return training, slice(begin, end)
+
+
