@@ -61,8 +61,10 @@ def rasterise(
         z = np.einsum("nk,nk->n", weights_N3, corners_F33[batch, :, 2][triangle])
         np.minimum.at(depth, pixel, z)
         nearest = np.flatnonzero(z == depth[pixel])
-        corner_values = attributes[triangles[batch][triangle[nearest]]]
-        image[pixel[nearest]] = np.einsum("nk,nka->na", weights_N3[nearest], corner_values)
+        corners = triangles[batch][triangle[nearest]]
+        image[pixel[nearest]] = sum(
+            weights_N3[nearest, k, None] * attributes[corners[:, k]] for k in range(3)
+        )
     mask = np.isfinite(depth).reshape(height, width)
     return Raster(image.reshape(height, width, -1), mask, depth.reshape(height, width))
 
@@ -107,17 +109,22 @@ def _batches(corners_F33: NDArray[np.float32], height: int, width: int) -> list[
     return [slice(a, b) for a, b in pairwise([*starts, len(before)])]
 
 
+def _counting(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """0, 1, ..., n - 1 for each n of `lengths`, one after the other."""
+    return np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+
+
 def _fragments(
     corners_F33: NDArray[np.float32], height: int, width: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
     """Every pixel inside every triangle: flat pixel index, triangle index, weights of corners."""
     first, extent = _boxes(corners_F33, height, width)
-    count = extent.prod(axis=1)
-    triangle = np.repeat(np.arange(len(count)), count)
-    within = np.arange(len(triangle)) - np.repeat(np.cumsum(count) - count, count)
-    row, column = np.divmod(within, np.maximum(extent[:, 0], 1)[triangle])
-    column += first[triangle, 0]
-    row += first[triangle, 1]
+    # One entry per row of each box, then one per pixel of each row.
+    triangle = np.repeat(np.arange(len(extent)), extent[:, 1])
+    row = _counting(extent[:, 1]) + first[triangle, 1]
+    length = extent[triangle, 0]
+    column = _counting(length) + np.repeat(first[triangle, 0], length)
+    triangle, row = np.repeat(triangle, length), np.repeat(row, length)
 
     # Barycentric weights grow linearly with the offset from corner 0.
     origin = corners_F33[:, 0, :2]
