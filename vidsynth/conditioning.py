@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from vidsynth import drawing
+from vidsynth import bodies, drawing, faces
 from vidsynth.errors import UnsupportedVideo
 
 # T frames, P persons, K keypoints, C channels, H, W pixels
@@ -25,8 +25,8 @@ class Conditioning(ABC):
     """Per-frame information about a span of video.
 
     Subclasses are frozen dataclasses. Every tensor field that has one entry per frame has T as its
-    first axis and is named in `per_frame`; other fields describe the whole sequence. Coordinates
-    are pixels of `size`.
+    first axis and is named in `per_frame`, as is a mapping of such tensors; other fields describe
+    the whole sequence. Coordinates are pixels of `size`.
     """
 
     kind: ClassVar[str]
@@ -47,8 +47,8 @@ class Conditioning(ABC):
 
     def __getitem__(self, key: slice | Tensor) -> Self:
         """The frames of a slice, or of a LongTensor of indices."""
-        present = {n: getattr(self, n) for n in self.per_frame}
-        return replace(self, **{n: v[key] for n, v in present.items() if v is not None})  # pyright: ignore
+        chosen = {n: _each(lambda v: v[key], getattr(self, n)) for n in self.per_frame}
+        return replace(self, **chosen)  # pyright: ignore
 
     @classmethod
     def concat(cls, parts: Sequence[Self]) -> Self:
@@ -56,9 +56,8 @@ class Conditioning(ABC):
         if not parts:
             raise ValueError("concat needs at least one part")
         joined = {
-            name: torch.cat([getattr(p, name) for p in parts])
+            name: _each(lambda *values: torch.cat(values), *(getattr(p, name) for p in parts))
             for name in cls.per_frame
-            if getattr(parts[0], name) is not None
         }
         return replace(parts[0], **joined)  # pyright: ignore
 
@@ -132,6 +131,15 @@ class Conditioning(ABC):
         return cls(**values)
 
 
+def _each(function: Callable[..., Tensor], *values: Any) -> Any:
+    """Apply to tensors, to each member of mappings of tensors, and not at all to None."""
+    if values[0] is None:
+        return None
+    if isinstance(values[0], Mapping):
+        return {name: function(*(value[name] for value in values)) for name in values[0]}
+    return function(*values)
+
+
 def _shift(points: Tensor | None, x0: float, y0: float) -> Tensor | None:
     if points is None:
         return None
@@ -176,7 +184,7 @@ class PoseSequence(Conditioning):
         return self.frame_size
 
     def draw(self, height: int, width: int) -> Tensor:
-        return drawing.draw_bodies(self, height, width)
+        return bodies.draw(self, height, width)
 
     def crop(self, box: tuple[int, int, int, int]) -> PoseSequence:
         x0, y0, x1, y1 = box
@@ -202,13 +210,13 @@ class PoseSequence(Conditioning):
         return self.seen[:, 0]
 
     def silhouette(self, height: int, width: int) -> Tensor:
-        return drawing.body_silhouettes(self, height, width)
+        return bodies.silhouettes(self, height, width)
 
     def regions(self) -> Mapping[str, Tensor]:
-        return drawing.body_regions(self)
+        return bodies.regions(self)
 
     def features(self) -> Tensor:
-        return drawing.body_features(self)
+        return bodies.features(self)
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -222,12 +230,14 @@ class FaceSequence(Conditioning):
         "translation",
         "scale",
         "seen",
+        "parameters",
     )
 
     landmarks: Tensor
-    """(T, 478, 3) float32: x, y in pixels of `frame_size`; z in the same scale, smaller is nearer."""
+    """(T, 478, 3) float32: x, y in pixels of `frame_size`; z in their scale, smaller is nearer."""
     rotation: Tensor
-    """(T, 3, 3) float32: canonical face -> picture axes (x right, y down, z away)."""
+    """(T, 3, 3) float32, proper rotations: canonical face (x right, y up, z to the viewer) ->
+    picture axes (x right, y down, z away). An upright frontal face is diag(1, -1, -1)."""
     translation: Tensor
     """(T, 2) float32: position of the canonical face's origin in pixels of `frame_size`."""
     scale: Tensor
@@ -243,20 +253,8 @@ class FaceSequence(Conditioning):
     def size(self) -> tuple[int, int]:
         return self.frame_size
 
-    def __getitem__(self, key: slice | Tensor) -> FaceSequence:
-        part = super(FaceSequence, self).__getitem__(key)
-        return replace(part, parameters={k: v[key] for k, v in self.parameters.items()})
-
-    @classmethod
-    def concat(cls, parts: Sequence[FaceSequence]) -> FaceSequence:
-        joined = super(FaceSequence, cls).concat(parts)
-        names = parts[0].parameters
-        return replace(
-            joined, parameters={k: torch.cat([p.parameters[k] for p in parts]) for k in names}
-        )
-
     def draw(self, height: int, width: int) -> Tensor:
-        return drawing.draw_faces(self, height, width)
+        return faces.draw(self, height, width)
 
     def crop(self, box: tuple[int, int, int, int]) -> FaceSequence:
         x0, y0, x1, y1 = box
@@ -284,13 +282,13 @@ class FaceSequence(Conditioning):
         return self.seen
 
     def silhouette(self, height: int, width: int) -> Tensor:
-        return drawing.face_silhouettes(self, height, width)
+        return faces.silhouettes(self, height, width)
 
     def regions(self) -> Mapping[str, Tensor]:
-        return drawing.face_regions(self)
+        return faces.regions(self)
 
     def features(self) -> Tensor:
-        return drawing.face_features(self)
+        return faces.features(self)
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
