@@ -1,0 +1,205 @@
+"""Subject: the folder that holds one person's trained model and all that rendering needs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from vidsynth import options, registry
+from vidsynth.clip import VideoSpec
+from vidsynth.errors import BadSubject
+from vidsynth.files import writing
+from vidsynth.kinds import Conditions, Extractor, Generator
+
+FORMAT = 1
+CARD, WEIGHTS, PLATE, TRAINING = (
+    "subject.json",
+    "generator.safetensors",
+    "background.png",
+    "training",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PluginRef:
+    """A plugin by name, with its options and where it came from."""
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    distribution: str = ""
+    version: str = ""
+
+    @staticmethod
+    def of(kind: str, name: str, values: object) -> PluginRef:
+        """The installed plugin `name` with resolved options (an Options value)."""
+        info = registry.describe(kind, name)
+        return PluginRef(
+            name=name,
+            options=options.to_dict(values),
+            distribution=info.distribution,
+            version=info.version,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubjectCard:
+    """Everything in subject.json."""
+
+    recipe: str
+    extractor: PluginRef
+    generator: PluginRef
+    channels: int
+    """Of the conditioning maps."""
+    background: bool
+    """Whether there is a still background plate."""
+    height: int
+    width: int
+    """Of the output frame, pixels."""
+    fps: str
+    """Of the target, as a fraction: "30000/1001"."""
+    window: tuple[int, int, int, int]
+    """x0, y0, x1, y1 in the output frame: where the generator works."""
+    summary: Mapping[str, Any]
+    """Of the target's conditioning, for retargeting."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """The recipe's other resolved sections: training, retarget."""
+    target: str = ""
+    """File name of the target video."""
+    target_hash: str = ""
+    crop: tuple[int, int, int, int] | None = None
+    """The part of the target's picture that is shown, in tracking pixels."""
+    steps: int = 0
+    seconds: float = 0.0
+    """Trained so far."""
+    scores: tuple[Mapping[str, float], ...] = ()
+    """Held-out scores while training: seconds, steps, psnr, ssim, l1."""
+    format: int = FORMAT
+
+    @property
+    def spec(self) -> VideoSpec:
+        return VideoSpec(height=self.height, width=self.width, fps=Fraction(self.fps))
+
+    @property
+    def window_spec(self) -> VideoSpec:
+        x0, y0, x1, y1 = self.window
+        return VideoSpec(height=y1 - y0, width=x1 - x0, fps=Fraction(self.fps))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Subject:
+    """A trained person: what `load_subject` gives and `render` takes."""
+
+    folder: Path
+    card: SubjectCard
+
+    def extractor(self) -> Extractor:
+        """The extractor that the target was tracked with."""
+        return build_extractor(self.card.extractor)
+
+    def conditions(self) -> Conditions:
+        return Conditions(
+            kinds=(type(self.extractor()).produces,),
+            channels=self.card.channels,
+            background=self.card.background,
+        )
+
+    def generator(self, device: torch.device) -> Generator:
+        """The generator with its trained weights on `device`. Raises BadSubject."""
+        generator = build_generator(self.card.generator, self.conditions())
+        path = self.folder / WEIGHTS
+        try:
+            weights = load_file(path, device=str(device))
+        except FileNotFoundError as error:
+            raise BadSubject(
+                f"{self.folder} has no {WEIGHTS}: its training never reached a first checkpoint; "
+                "train it (vidsynth train TARGET -o FOLDER)"
+            ) from error
+        except (SafetensorError, OSError) as error:
+            raise BadSubject(f"{path} is damaged ({error}); train the subject again") from error
+        generator.load_weights(weights)
+        return generator
+
+    def plate(self) -> Tensor | None:
+        """The still background (3, height, width) uint8, or None."""
+        if not self.card.background:
+            return None
+        picture = cv2.imread(str(self.folder / PLATE), cv2.IMREAD_COLOR)
+        if picture is None or picture.shape[:2] != (self.card.height, self.card.width):
+            raise BadSubject(
+                f"{self.folder / PLATE} is missing, damaged or of another size than "
+                f"{self.card.width}x{self.card.height}; train the subject again"
+            )
+        return torch.from_numpy(np.ascontiguousarray(picture[:, :, ::-1].transpose(2, 0, 1)))
+
+
+def build_extractor(ref: PluginRef) -> Extractor:
+    """Raises PluginError when it is not installed."""
+    plugin = registry.load("extractors", ref.name)
+    return plugin(options.build(plugin.Options, ref.options, where="extractor"))
+
+
+def build_generator(ref: PluginRef, conditions: Conditions) -> Generator:
+    """Raises PluginError when it is not installed."""
+    plugin = registry.load("generators", ref.name)
+    values = options.build(plugin.Options, ref.options, where="generator")
+    return plugin(values, conditions=conditions)
+
+
+def load_subject(folder: str | Path) -> Subject:
+    """Open a subject folder. Raises BadSubject, saying what is wrong with it."""
+    folder = Path(folder)
+    path = folder / CARD
+    if not path.exists():
+        raise BadSubject(
+            f"{folder} is no subject folder: it has no {CARD}; make one with "
+            "vidsynth train TARGET -o FOLDER"
+        )
+    try:
+        values = json.loads(path.read_text())
+        found = int(values["format"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadSubject(f"{path} is damaged ({error}); train the subject again") from error
+    if found > FORMAT:
+        raise BadSubject(
+            f"{folder} was made by a newer vidsynth (format {found}; this one reads up to "
+            f"{FORMAT}); upgrade with pip install -U vidsynth"
+        )
+    try:
+        for name in ("extractor", "generator"):
+            values[name] = PluginRef(**values[name])
+        values |= {name: tuple(values[name]) for name in ("window", "scores")}
+        values["crop"] = None if values["crop"] is None else tuple(values["crop"])
+        card = SubjectCard(**values)
+    except (KeyError, TypeError) as error:
+        raise BadSubject(f"{path} is damaged ({error}); train the subject again") from error
+    return Subject(folder, card)
+
+
+def save_card(folder: Path, card: SubjectCard) -> None:
+    with writing(folder / CARD) as temporary:
+        temporary.write_text(json.dumps(asdict(card), indent=2) + "\n")
+
+
+def save_weights(folder: Path, weights: Mapping[str, Tensor]) -> None:
+    """Write generator.safetensors from a module's (EMA) state."""
+    tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
+    with writing(folder / WEIGHTS) as temporary:
+        save_file(tensors, temporary)
+
+
+def save_plate(folder: Path, plate: Tensor) -> None:
+    """Write background.png from (3, height, width) uint8."""
+    bgr = np.ascontiguousarray(plate.permute(1, 2, 0).numpy()[:, :, ::-1])
+    with writing(folder / PLATE) as temporary:
+        temporary.write_bytes(cv2.imencode(".png", bgr)[1].tobytes())

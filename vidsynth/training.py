@@ -1,0 +1,511 @@
+"""train(): the one loop. Phases, EMA, bf16, several processes, exact resume, roll-back.
+
+Nothing random survives a step: sampling and PyTorch's generators are derived anew from
+(seed, step, rank), after Karras et al.'s EDM2 training loop, so a resumed run needs no RNG state
+to go on bit for bit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vidsynth.dataset import Footage
+from vidsynth.devices import autocast
+from vidsynth.errors import BadSubject, Interrupted, TrainingFailed
+from vidsynth.evaluate import Scores
+from vidsynth.files import writing
+from vidsynth.kinds import Objective, Phase
+from vidsynth.report import Reporter
+
+# B batch, T frames, H, W pixels
+
+STATE = "state.pt"
+FORMAT = 1
+FIRST_SCORE_SECONDS = 60.0
+MAX_ROLLBACKS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """How training runs, whatever the method.
+
+    Attributes:
+        batch: samples per step, over all processes together.
+        ema: decay of the exponential moving average of the generator's weights, per step; the
+            average warms up, so that short runs are not dragged down by the first steps.
+        checkpoint_seconds: seconds between checkpoints.
+    """
+
+    batch: int = 2
+    ema: float = 0.999
+    checkpoint_seconds: float = 60.0
+
+    def __post_init__(self) -> None:
+        if self.batch < 1:
+            raise ValueError("batch must be at least 1")
+        if not 0 <= self.ema < 1:
+            raise ValueError("ema must be in [0, 1)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """How long to train, counted over all sessions of a subject: exactly one of the two."""
+
+    seconds: float | None = None
+    steps: int | None = None
+
+    def __post_init__(self) -> None:
+        if (self.seconds is None) == (self.steps is None):
+            raise ValueError("give a budget in seconds or in steps, not both")
+
+    def progress(self, run: Run) -> float:
+        """How much of it is used, in [0, 1]."""
+        if self.steps is not None:
+            return min(1.0, run.step / max(1, self.steps))
+        return min(1.0, run.seconds / max(1e-9, self.seconds or 0.0))
+
+    def allows(self, run: Run) -> bool:
+        if self.steps is not None:
+            return run.step < self.steps
+        assert self.seconds is not None
+        return run.seconds < self.seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """Where a training stands."""
+
+    step: int = 0
+    seconds: float = 0.0
+    rollbacks: int = 0
+    """Times that non-finite losses were met; each halves the learning rate."""
+    scores: tuple[Mapping[str, float], ...] = ()
+
+
+def train(
+    objective: Objective,
+    footage: Footage,
+    folder: Path,
+    *,
+    budget: Budget,
+    options: TrainOptions,
+    score: Callable[[Mapping[str, Tensor], Run], Scores],
+    keep: Callable[[Mapping[str, Tensor], Run], None],
+    device: torch.device,
+    seed: int = 0,
+    processes: Processes | None = None,
+    reporter: Reporter | None = None,
+) -> Run:
+    """Train until the budget is used, going on from `folder`'s checkpoint when there is one.
+
+    Args:
+        objective: phases and losses; moved to `device`.
+        footage: the target.
+        folder: `training/` of the subject: checkpoint, TensorBoard.
+        budget: total, earlier sessions included.
+        options: batch, EMA, checkpoints.
+        score: judges EMA weights on the held-out frames.
+        keep: stores EMA weights where rendering finds them.
+        device: where to train; bfloat16 is used where it is a gain.
+        seed: with the same seed, device and versions, the result is the same bit for bit.
+        processes: the other processes of an `accelerate launch`.
+        reporter: told of progress.
+
+    Returns:
+        Where training stands; `seconds` is wall-clock time in this loop, scoring included.
+
+    Raises:
+        TrainingFailed: losses stayed non-finite after several roll-backs.
+        Interrupted: Ctrl-C or SIGTERM; the checkpoint was written.
+        BadSubject: the checkpoint is damaged or does not fit the options.
+    """
+    processes = processes or Processes()
+    reporter = reporter or Reporter()
+    for module in _modules(objective).values():
+        module.to(device).train()
+        processes.share(module)
+    run = Run()
+    ema = {n: v.detach().clone() for n, v in objective.generator.state_dict().items()}
+    if (folder / STATE).exists():
+        run = load_state(folder, objective, ema, budget, device)
+        reporter.say(f"going on from step {run.step} ({run.seconds:.0f} s of training so far)")
+    elif processes.is_main:
+        save_state(folder, objective, ema, run)
+    starts = footage.starts(objective.num_frames)
+    if len(starts) == 0:
+        raise TrainingFailed(
+            f"no {objective.num_frames} consecutive frames show the subject; use a video in which "
+            "it stays in the picture"
+        )
+
+    board = _Board(folder) if processes.is_main else None
+    saved_at = run.seconds
+    with (
+        reporter.step("training", total=budget.steps or budget.seconds, unit=_unit(budget)) as bar,
+        _interruption() as interrupted,
+    ):
+        while processes.agree(budget.allows(run) and not interrupted):
+            began = perf_counter()
+
+            # Everything random in this step follows from these numbers.
+            seed_everything(seed, run.step, processes.rank, run.rollbacks)
+            chosen = sample_starts(starts, run, options.batch, seed, processes)
+            batch = footage.batch(chosen, objective.num_frames, device)
+
+            # One optimiser step per phase.
+            objective.at_progress(processes.agree(budget.progress(run)))
+            losses = train_step(objective, batch, run, processes, device)
+            if not all(math.isfinite(value) for value in losses.values()):
+                run = _roll_back(folder, objective, ema, budget, device, run, losses, reporter)
+                continue
+            _update_ema(ema, objective.generator.state_dict(), options.ema, run.step)
+
+            # Tell, score, save.
+            before = run
+            run = replace(run, step=run.step + 1, seconds=run.seconds + perf_counter() - began)
+            bar.update(run.step if budget.steps else run.seconds, **_facts(losses))
+            if run.step == 5:
+                _tell_pace(run, budget, reporter)
+            done = not budget.allows(run)
+            if processes.is_main and (done or _score_is_due(before.seconds, run.seconds)):
+                run = _scored(score, ema, run, began=perf_counter())
+                reporter.say(f"held-out frames at {_clock(run.seconds)}: {_said(run)}")
+                keep(ema, run)
+            if board and (run.step % 10 == 0 or done):
+                board.write(losses, run)
+            if processes.is_main and run.seconds - saved_at > options.checkpoint_seconds:
+                save_state(folder, objective, ema, run)
+                keep(ema, run)
+                saved_at = run.seconds
+    if processes.is_main:
+        save_state(folder, objective, ema, run)
+        keep(ema, run)
+    processes.wait()
+    if interrupted:
+        raise Interrupted(
+            f"stopped at step {run.step} after {_clock(run.seconds)} of training; everything is "
+            "kept, and the same command goes on from here"
+        )
+    return run
+
+
+def train_step(
+    objective: Objective,
+    batch: Any,
+    run: Run,
+    processes: Processes,
+    device: torch.device,
+) -> dict[str, float]:
+    """One step of every phase that is due, on one batch. Returns the losses' values.
+
+    Each phase back-propagates into its own module only, so that phases may share one graph: the
+    discriminator's judgement of a fake serves both sides, and no gradient is computed that the
+    phase would throw away.
+    """
+    due = [phase for phase in objective.phases if run.step % phase.every == 0]
+    values: dict[str, Tensor] = {}
+    for phase in due:
+        with autocast(device):
+            losses = objective.losses(phase.name, batch, run.step)
+        values |= {f"{phase.name}/{name}": loss.detach() for name, loss in losses.items()}
+        total = torch.stack([loss.float() for loss in losses.values()]).sum()
+        parameters = [p for p in phase.module.parameters() if p.requires_grad]
+        phase.optimizer.zero_grad(set_to_none=True)
+        total.backward(inputs=parameters, retain_graph=phase is not due[-1])
+        processes.average([p.grad for p in parameters if p.grad is not None])
+        _scale_learning_rate(phase, 0.5**run.rollbacks)
+        # A non-finite loss must not reach the weights; the loop rolls back when it sees it.
+        if bool(torch.isfinite(total)) or processes.count > 1:
+            phase.optimizer.step()
+    names, stacked = list(values), torch.stack([v.float() for v in values.values()])
+    return dict(zip(names, processes.average([stacked])[0].tolist(), strict=True))
+
+
+def seed_everything(*numbers: int) -> None:
+    """Seed PyTorch's generators from several small numbers."""
+    mixed = 0
+    for number in numbers:
+        mixed = (mixed * 1_000_003 + number + 1) % (1 << 63)
+    torch.manual_seed(mixed)
+
+
+def sample_starts(
+    starts: Tensor, run: Run, batch: int, seed: int, processes: Processes
+) -> Tensor:
+    """This process's share of the step's samples: epochs without replacement, no state kept."""
+    positions = torch.arange(run.step * batch, (run.step + 1) * batch)
+    chosen = []
+    for position in positions.tolist():
+        epoch, index = divmod(position, len(starts))
+        rng = torch.Generator().manual_seed(seed * 1_000_003 + epoch * 101 + run.rollbacks)
+        chosen.append(starts[torch.randperm(len(starts), generator=rng)[index]])
+    return torch.stack(chosen[processes.rank :: processes.count])
+
+
+class Processes:
+    """The processes of an `accelerate launch`, or just this one.
+
+    Gradients are averaged here rather than by wrapping modules in DistributedDataParallel: a GAN
+    step runs several forward passes of one module and back-propagates into parts of the graph,
+    which DDP's hooks do not follow.
+    """
+
+    def __init__(self, device: torch.device | None = None) -> None:
+        self._accelerator = None
+        self.rank, self.count = 0, 1
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            from accelerate import Accelerator
+
+            cpu = device is not None and device.type == "cpu"
+            self._accelerator = Accelerator(cpu=cpu)
+            self.rank = self._accelerator.process_index
+            self.count = self._accelerator.num_processes
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    @property
+    def device(self) -> torch.device | None:
+        """This process's device; None when there is one process."""
+        return self._accelerator.device if self._accelerator else None
+
+    def share(self, module: torch.nn.Module) -> None:
+        """Give every process the first one's weights."""
+        if self._accelerator:
+            from accelerate.utils import broadcast
+
+            for tensor in [*module.parameters(), *module.buffers()]:
+                tensor.data.copy_(broadcast(tensor.data))
+
+    def average(self, tensors: list[Tensor]) -> list[Tensor]:
+        """Replace each tensor by its mean over processes, in one message."""
+        if self._accelerator and tensors:
+            flat = torch.cat([t.flatten().float() for t in tensors])
+            flat = self._accelerator.reduce(flat, "mean")
+            assert isinstance(flat, Tensor)
+            for tensor, part in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
+                tensor.copy_(part.view_as(tensor))
+        return tensors
+
+    def agree(self, value: Any) -> Any:
+        """The first process's number, for all."""
+        if not self._accelerator:
+            return value
+        from accelerate.utils import broadcast
+
+        told = torch.tensor([float(value)], device=self._accelerator.device)
+        return type(value)(broadcast(told).item())
+
+    def wait(self) -> None:
+        if self._accelerator:
+            self._accelerator.wait_for_everyone()
+
+
+def save_state(
+    folder: Path, objective: Objective, ema: Mapping[str, Tensor], run: Run
+) -> None:
+    """Write the checkpoint: whole, or not at all."""
+    state = {
+        "format": FORMAT,
+        "step": run.step,
+        "seconds": run.seconds,
+        "rollbacks": run.rollbacks,
+        "scores": [dict(s) for s in run.scores],
+        "modules": {name: m.state_dict() for name, m in _modules(objective).items()},
+        "optimizers": {p.name: p.optimizer.state_dict() for p in objective.phases},
+        "ema": dict(ema),
+        "objective": objective.state(),
+    }
+    with writing(folder / STATE) as temporary:
+        torch.save(state, temporary)
+
+
+def load_state(
+    folder: Path,
+    objective: Objective,
+    ema: dict[str, Tensor],
+    budget: Budget,
+    device: torch.device,
+) -> Run:
+    """Take a checkpoint back into `objective` and `ema`. Raises BadSubject."""
+    path = folder / STATE
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:  # torch raises many kinds for a damaged file
+        raise BadSubject(
+            f"{path} is damaged ({type(error).__name__}); delete the folder {folder} to train on "
+            "from the stored weights' options anew"
+        ) from error
+    if state["format"] > FORMAT:
+        raise BadSubject(f"{path} was made by a newer vidsynth; upgrade with pip install -U vidsynth")
+    run = Run(
+        step=state["step"],
+        seconds=state["seconds"],
+        rollbacks=state["rollbacks"],
+        scores=tuple(state["scores"]),
+    )
+    objective.load_state(state["objective"])
+    objective.at_progress(budget.progress(run))
+    try:
+        for name, module in _modules(objective).items():
+            module.load_state_dict(state["modules"][name])
+        for phase in objective.phases:
+            phase.optimizer.load_state_dict(state["optimizers"][phase.name])
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise BadSubject(
+            f"{path} does not fit the options asked for; train into another folder, or with the "
+            "options it was made with"
+        ) from error
+    for name, value in state["ema"].items():
+        ema[name].copy_(value)
+    return run
+
+
+def _modules(objective: Objective) -> dict[str, torch.nn.Module]:
+    return {phase.name: phase.module for phase in objective.phases}
+
+
+def _scale_learning_rate(phase: Phase, scale: float) -> None:
+    if scale != 1.0:  # at_progress has just set it from the schedule
+        for group in phase.optimizer.param_groups:
+            group["lr"] *= scale
+
+
+def _update_ema(
+    ema: dict[str, Tensor], weights: Mapping[str, Tensor], decay: float, step: int
+) -> None:
+    decay = min(decay, (1 + step) / (10 + step))
+    floating = [n for n in weights if weights[n].is_floating_point()]
+    torch._foreach_lerp_([ema[n] for n in floating], [weights[n] for n in floating], 1 - decay)
+    for name in weights.keys() - set(floating):
+        ema[name].copy_(weights[name])
+
+
+def _roll_back(
+    folder: Path,
+    objective: Objective,
+    ema: dict[str, Tensor],
+    budget: Budget,
+    device: torch.device,
+    run: Run,
+    losses: Mapping[str, float],
+    reporter: Reporter,
+) -> Run:
+    bad = ", ".join(name for name, value in losses.items() if not math.isfinite(value))
+    if run.rollbacks >= MAX_ROLLBACKS:
+        raise TrainingFailed(
+            f"losses ({bad}) were not finite at step {run.step}, again after {run.rollbacks} "
+            "roll-backs; the last good checkpoint is kept: lower generator.learning_rate with -s"
+        )
+    good = load_state(folder, objective, ema, budget, device)
+    reporter.warn(
+        f"losses ({bad}) were not finite at step {run.step}: rolled back to step {good.step}, "
+        "learning rate halved"
+    )
+    return replace(good, rollbacks=run.rollbacks + 1)
+
+
+def _scored(
+    score: Callable[[Mapping[str, Tensor], Run], Scores],
+    ema: Mapping[str, Tensor],
+    run: Run,
+    *,
+    began: float,
+) -> Run:
+    scores = score(ema, run)
+    row = {
+        "seconds": round(run.seconds, 1),
+        "step": run.step,
+        "psnr": round(scores.psnr, 3),
+        "ssim": round(scores.ssim, 4),
+        "l1": round(scores.l1, 3),
+    }
+    return replace(
+        run, scores=(*run.scores, row), seconds=run.seconds + perf_counter() - began
+    )
+
+
+def _score_is_due(before: float, now: float) -> bool:
+    """At 1, 2, 4, 8... minutes of training."""
+    if now < FIRST_SCORE_SECONDS:
+        return False
+    last = math.floor(math.log2(now / FIRST_SCORE_SECONDS))
+    return before < FIRST_SCORE_SECONDS * 2**last
+
+
+def _tell_pace(run: Run, budget: Budget, reporter: Reporter) -> None:
+    pace = run.seconds / run.step
+    if budget.steps is not None:
+        reporter.say(f"{pace:.2f} s a step: about {_clock(pace * budget.steps)} in all")
+    elif budget.seconds is not None:
+        reporter.say(f"{pace:.2f} s a step: about {round(budget.seconds / pace)} steps in all")
+
+
+def _facts(losses: Mapping[str, float]) -> dict[str, str]:
+    return {name.replace("/", "_"): f"{value:.3g}" for name, value in list(losses.items())[:4]}
+
+
+def _said(run: Run) -> str:
+    row = run.scores[-1]
+    return f"PSNR {row['psnr']:.2f} dB, SSIM {row['ssim']:.3f}, L1 {row['l1']:.2f}"
+
+
+def _unit(budget: Budget) -> str:
+    return "steps" if budget.steps else "seconds"
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+class _Board:
+    """Losses and scores for TensorBoard, opened on first use."""
+
+    def __init__(self, folder: Path) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(str(folder / "tensorboard"))
+        self._scored = 0
+
+    def write(self, losses: Mapping[str, float], run: Run) -> None:
+        for name, value in losses.items():
+            self._writer.add_scalar(name, value, run.step)
+        for row in run.scores[self._scored :]:
+            for name in ("psnr", "ssim", "l1"):
+                self._writer.add_scalar(f"held-out/{name}", row[name], int(row["step"]))
+        self._scored = len(run.scores)
+        self._writer.flush()
+
+
+@contextlib.contextmanager
+def _interruption() -> Iterator[list[int]]:
+    """A list that becomes non-empty at the first Ctrl-C or SIGTERM; the second one is at once."""
+    caught: list[int] = []
+
+    def note(number: int, frame: Any) -> None:
+        if caught:
+            raise KeyboardInterrupt
+        caught.append(number)
+
+    try:
+        before = {n: signal.signal(n, note) for n in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not the main thread: signals are the caller's
+        before = {}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
