@@ -1,0 +1,122 @@
+"""Options and argument types that several commands share."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vidsynth.cli import debug_option
+from vidsynth.options import parse_duration
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+class Duration(click.ParamType):
+    """Seconds, written like 90s, 10m, 1h30m or 1:30."""
+
+    name = "duration"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        return parse_duration(value) if isinstance(value, str) else float(value)
+
+
+FILE = click.Path(path_type=Path)
+
+# Each option says what happens when it is left out, unless click shows a default.
+_OPTIONS: dict[str, Decorator] = {
+    "output": click.option(
+        "-o", "--output", type=FILE, required=True, help="Video file to write (.mp4, .mov, .mkv)."
+    ),
+    "recipe": click.option(
+        "--recipe", metavar="NAME|FILE", help="Recipe; by default dance or face, as the video asks."
+    ),
+    "generator": click.option(
+        "--generator", metavar="NAME", help="Generator plugin; by default the recipe's."
+    ),
+    "size": click.option(
+        "--size", type=click.IntRange(min=1), help="Shorter side in pixels; default: the recipe's."
+    ),
+    "budget": click.option(
+        "--budget", type=Duration(), help="Time to train, like 10m; default: the recipe's."
+    ),
+    "steps": click.option(
+        "--steps", type=click.IntRange(min=1), help="Training steps, instead of a time."
+    ),
+    "subject": click.option(
+        "--subject", type=FILE, help="Folder to keep the trained target in, or to go on from."
+    ),
+    "audio": click.option(
+        "--audio",
+        type=click.Choice(["source", "target", "none"]),
+        default="source",
+        show_default=True,
+        help="Whose sound the result carries.",
+    ),
+    "start": click.option("--start", type=Duration(), help="Where to begin in the source."),
+    "end": click.option("--end", type=Duration(), help="Where to stop in the source."),
+    "person": click.option(
+        "--person",
+        type=click.IntRange(min=1),
+        help="Which person to follow, by size: 1 is the largest (default).",
+    ),
+    "device": click.option(
+        "--device",
+        default="auto",
+        show_default=True,
+        metavar="auto|cpu|cuda|mps",
+        help="Where to compute; cuda:1 names the second GPU.",
+    ),
+    "seed": click.option("--seed", type=int, default=0, show_default=True, help="Random seed."),
+    "side_by_side": click.option(
+        "--side-by-side", is_flag=True, help="Show the source beside the result."
+    ),
+    "codec": click.option(
+        "--codec", default="h264", show_default=True, help="Video codec to write."
+    ),
+    "overwrite": click.option("--overwrite", is_flag=True, help="Replace an output that exists."),
+    "settings": click.option(
+        "-s",
+        "--set",
+        "settings",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Change a recipe's setting, like -s generator.filters=48; repeatable.",
+    ),
+    "debug": debug_option,
+}
+
+
+def job_options(*names: str) -> Decorator:
+    """The shared options of these names, in this order."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for name in reversed(names):
+            command = _OPTIONS[name](command)
+        return command
+
+    return decorate
+
+
+@contextmanager
+def stopping_cleanly() -> Iterator[None]:
+    """Within the block, a polite kill (SIGTERM) unwinds like Ctrl-C, so temporary files go."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

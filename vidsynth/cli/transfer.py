@@ -1,0 +1,30 @@
+"""`vidsynth transfer`: the main job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vidsynth.cli.common import FILE, job_options, stopping_cleanly
+
+
+@click.command()
+@click.argument("source", type=FILE)
+@click.argument("target", type=FILE)
+@job_options("output", "recipe", "generator", "size", "budget", "steps", "subject", "audio")
+@job_options("start", "end", "person", "device", "seed", "side_by_side", "codec", "overwrite")
+@job_options("settings", "debug")
+def transfer(source: Path, target: Path, output: Path, **options: Any) -> None:
+    """Make the person in TARGET move like the one in SOURCE.
+
+    Tracks both videos, learns how the target looks (for --budget), fits the source's motion to the
+    target's body or head, and writes OUTPUT with the source's timing and sound. What is tracked
+    and learned is kept: a second transfer to the same target starts at once.
+    """
+    from vidsynth import jobs
+    from vidsynth.cli.progress import reporter
+
+    with stopping_cleanly():
+        jobs.transfer(source, target, output, reporter=reporter(), **options)
