@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -18,7 +17,7 @@ from vidsynth import drawing, stream, video
 from vidsynth.clip import VideoSpec
 from vidsynth.conditioning import Conditioning
 from vidsynth.errors import NoSubjectFound
-from vidsynth.files import cache_folder, writing
+from vidsynth.files import cache_folder, cache_key, writing
 from vidsynth.kinds import Conditions, Extractor, TrainBatch
 from vidsynth.plate import estimate_plate
 from vidsynth.report import Reporter
@@ -88,7 +87,7 @@ def track(
         UnsupportedVideo: the file cannot be read.
     """
     info = video.probe(path)
-    key = _key(video.content_hash(path), identity, start, end, TRACKING_PX)
+    key = cache_key(video.content_hash(path), identity, start, end, TRACKING_PX)
     stored = cache_folder("tracking") / f"{key}.safetensors"
     if stored.exists():
         with safe_open(stored, "pt") as file:
@@ -118,8 +117,8 @@ def track(
 class Footage:
     """The target's frames and conditioning, as the generator will see them."""
 
-    frames: Tensor
-    """(N, 3, H, W) uint8: the window of every output frame."""
+    pictures: Tensor
+    """(N, 3, height, width) uint8: whole output frames, mapped from disk."""
     maps: Tensor
     """(N, C, H, W) uint8: drawn conditioning."""
     weights: Tensor | None
@@ -142,6 +141,12 @@ class Footage:
     """(N,) bool: usable for training."""
     held_out: slice
     """Consecutive usable frames at the end, never trained on."""
+
+    @property
+    def frames(self) -> Tensor:
+        """(N, 3, H, W) uint8: the window of every output frame."""
+        x0, y0, x1, y1 = self.window
+        return self.pictures[:, :, y0:y1, x0:x1]
 
     @property
     def window_spec(self) -> VideoSpec:
@@ -206,12 +211,11 @@ def prepare(
         if plate is None:
             reporter.say("the camera moves or the subject hides most of it: no background plate")
     window = _window(signal, spec) if plate is not None else (0, 0, width, height)
-    x0, y0, x1, y1 = window
     inside = signal.crop(window)
     training, held_out = _split(signal.present(), tracked.pts)
     maps, weights = _drawn(inside, tracked.pts, conditions, reporter)
     return Footage(
-        frames=frames[:, :, y0:y1, x0:x1],
+        pictures=frames,
         maps=maps,
         weights=weights,
         regions=inside.regions(),
@@ -224,10 +228,6 @@ def prepare(
         training=training,
         held_out=held_out,
     )
-
-
-def _key(*parts: Any) -> str:
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
 
 def _output_crop(signal: Conditioning) -> Box:
@@ -258,7 +258,7 @@ def _decoded(tracked: Tracked, crop: Box, spec: VideoSpec, reporter: Reporter) -
     """All output frames, (N, 3, H, W) uint8, mapped from a file in the cache."""
     num_frames = len(tracked.pts)
     shape = (num_frames, 3, spec.height, spec.width)
-    key = _key(video.content_hash(tracked.path), crop, shape, tracked.pts[[0, -1]].tolist())
+    key = cache_key(video.content_hash(tracked.path), crop, shape, tracked.pts[[0, -1]].tolist())
     stored = cache_folder("frames") / f"{key}.rgb"
     if not stored.exists():
         with (
@@ -364,5 +364,3 @@ def _split(present: Tensor, pts: Tensor) -> tuple[Tensor, slice]:
         training = present.clone()
         training[begin:] = False
     return training, slice(begin, end)
-
-

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
+import hashlib
+import json
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from vidsynth.errors import CannotWrite
 
@@ -20,6 +23,12 @@ def cache_folder(*parts: str) -> Path:
     folder = Path(root).expanduser().joinpath(*parts)
     make_folder(folder)
     return folder
+
+
+def cache_key(*parts: Any) -> str:
+    """A file name for what follows from these JSON-able values and nothing else."""
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def make_folder(folder: Path) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from vidsynth import options, registry
 from vidsynth.clip import VideoSpec
-from vidsynth.errors import BadSubject
+from vidsynth.errors import BadSubject, PluginError, UnknownName
 from vidsynth.files import writing
 from vidsynth.kinds import Conditions, Extractor, Generator
 
@@ -41,7 +41,7 @@ class PluginRef:
     version: str = ""
 
     @staticmethod
-    def of(kind: str, name: str, values: object) -> PluginRef:
+    def of(kind: registry.Kind, name: str, values: object) -> PluginRef:
         """The installed plugin `name` with resolved options (an Options value)."""
         info = registry.describe(kind, name)
         return PluginRef(
@@ -145,15 +145,27 @@ class Subject:
 
 def build_extractor(ref: PluginRef) -> Extractor:
     """Raises PluginError when it is not installed."""
-    plugin = registry.load("extractors", ref.name)
+    plugin = _installed("extractor", ref)
     return plugin(options.build(plugin.Options, ref.options, where="extractor"))
 
 
 def build_generator(ref: PluginRef, conditions: Conditions) -> Generator:
     """Raises PluginError when it is not installed."""
-    plugin = registry.load("generators", ref.name)
+    plugin = _installed("generator", ref)
     values = options.build(plugin.Options, ref.options, where="generator")
     return plugin(values, conditions=conditions)
+
+
+def _installed(kind: registry.Kind, ref: PluginRef) -> Any:
+    try:
+        return registry.load(kind, ref.name)
+    except UnknownName as error:
+        if not ref.distribution:
+            raise
+        raise PluginError(
+            f"this subject needs the {kind} {ref.name!r} of {ref.distribution} {ref.version}, "
+            f"which is not installed; pip install {ref.distribution}"
+        ) from error
 
 
 def load_subject(folder: str | Path) -> Subject:

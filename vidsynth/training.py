@@ -18,6 +18,7 @@ from time import perf_counter
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from vidsynth.dataset import Footage
@@ -25,7 +26,7 @@ from vidsynth.devices import autocast
 from vidsynth.errors import BadSubject, Interrupted, TrainingFailed
 from vidsynth.evaluate import Scores
 from vidsynth.files import writing
-from vidsynth.kinds import Objective, Phase
+from vidsynth.kinds import Objective, Phase, TrainBatch
 from vidsynth.report import Reporter
 
 # B batch, T frames, H, W pixels
@@ -41,12 +42,14 @@ class TrainOptions:
     """How training runs, whatever the method.
 
     Attributes:
+        minutes: how long to train when neither a budget nor a number of steps is given.
         batch: samples per step, over all processes together.
         ema: decay of the exponential moving average of the generator's weights, per step; the
             average warms up, so that short runs are not dragged down by the first steps.
         checkpoint_seconds: seconds between checkpoints.
     """
 
+    minutes: float = 3.0
     batch: int = 2
     ema: float = 0.999
     checkpoint_seconds: float = 60.0
@@ -202,7 +205,7 @@ def train(
 
 def train_step(
     objective: Objective,
-    batch: Any,
+    batch: TrainBatch,
     run: Run,
     processes: Processes,
     device: torch.device,
@@ -232,6 +235,36 @@ def train_step(
     return dict(zip(names, processes.average([stacked])[0].tolist(), strict=True))
 
 
+def activation_bytes(objective: Objective, batch: TrainBatch) -> int:
+    """Memory that one step on `batch` keeps for back-propagation, from a trial at small size."""
+    height, width = batch.frames_BTCHW.shape[3:]
+    scale = min(1.0, 128 / min(height, width))
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        objective.losses(objective.phases[0].name, _resized(batch, scale), 0)
+    return round(sum(kept.values()) / scale**2)
+
+
+def _resized(batch: TrainBatch, scale: float) -> TrainBatch:
+    def small(x: Tensor) -> Tensor:
+        flat = x.reshape(-1, *x.shape[-3:])
+        flat = F.interpolate(flat, scale_factor=scale, mode="area")
+        return flat.view(*x.shape[:-2], *flat.shape[-2:])
+
+    return TrainBatch(
+        frames_BTCHW=small(batch.frames_BTCHW),
+        maps_BTCHW=small(batch.maps_BTCHW),
+        background_CHW=None if batch.background_CHW is None else small(batch.background_CHW),
+        weights_BT1HW=None if batch.weights_BT1HW is None else small(batch.weights_BT1HW),
+        regions={name: boxes * scale for name, boxes in batch.regions.items()},
+    )
+
+
 def seed_everything(*numbers: int) -> None:
     """Seed PyTorch's generators from several small numbers."""
     mixed = 0
@@ -240,9 +273,7 @@ def seed_everything(*numbers: int) -> None:
     torch.manual_seed(mixed)
 
 
-def sample_starts(
-    starts: Tensor, run: Run, batch: int, seed: int, processes: Processes
-) -> Tensor:
+def sample_starts(starts: Tensor, run: Run, batch: int, seed: int, processes: Processes) -> Tensor:
     """This process's share of the step's samples: epochs without replacement, no state kept."""
     positions = torch.arange(run.step * batch, (run.step + 1) * batch)
     chosen = []
@@ -313,9 +344,7 @@ class Processes:
             self._accelerator.wait_for_everyone()
 
 
-def save_state(
-    folder: Path, objective: Objective, ema: Mapping[str, Tensor], run: Run
-) -> None:
+def save_state(folder: Path, objective: Objective, ema: Mapping[str, Tensor], run: Run) -> None:
     """Write the checkpoint: whole, or not at all."""
     state = {
         "format": FORMAT,
@@ -349,7 +378,9 @@ def load_state(
             "from the stored weights' options anew"
         ) from error
     if state["format"] > FORMAT:
-        raise BadSubject(f"{path} was made by a newer vidsynth; upgrade with pip install -U vidsynth")
+        raise BadSubject(
+            f"{path} was made by a newer vidsynth; upgrade with pip install -U vidsynth"
+        )
     run = Run(
         step=state["step"],
         seconds=state["seconds"],
@@ -432,9 +463,7 @@ def _scored(
         "ssim": round(scores.ssim, 4),
         "l1": round(scores.l1, 3),
     }
-    return replace(
-        run, scores=(*run.scores, row), seconds=run.seconds + perf_counter() - began
-    )
+    return replace(run, scores=(*run.scores, row), seconds=run.seconds + perf_counter() - began)
 
 
 def _score_is_due(before: float, now: float) -> bool:
