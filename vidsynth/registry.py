@@ -15,18 +15,13 @@ from typing import Literal, get_args
 
 from vidsynth.errors import PluginError, UnknownName
 
-Kind = Literal["extractors", "generators", "discriminators", "encoders", "metrics"]
+Kind = Literal["extractor", "generator", "discriminator", "encoder", "metric"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 def group(kind: Kind) -> str:
     """The entry-point group of a kind: "vidsynth.generators"."""
-    return f"vidsynth.{kind}"
-
-
-def singular(kind: Kind) -> str:
-    """One of a kind: "generator"."""
-    return kind.removesuffix("s")
+    return f"vidsynth.{kind}s"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +41,7 @@ class PluginInfo:
         return f"{self.distribution}:{self.name}"
 
     def __str__(self) -> str:
-        return f"{singular(self.kind)} {self.name!r} of {self.distribution} {self.version}".rstrip()
+        return f"{self.kind} {self.name!r} of {self.distribution} {self.version}".rstrip()
 
 
 def names(kind: Kind) -> list[str]:
@@ -130,8 +125,8 @@ def _info(kind: Kind, entry_point: EntryPoint) -> PluginInfo:
 def _find(kind: Kind, name: str) -> tuple[PluginInfo, EntryPoint]:
     matches = [(i, e) for i, e in _found(kind) if name in (i.name, i.full_name)]
     if not matches:
-        raise UnknownName.among(singular(kind), name, names(kind))
+        raise UnknownName.among(kind, name, names(kind))
     if len(matches) > 1:
         full = " or ".join(sorted(repr(info.full_name) for info, _ in matches))
-        raise PluginError(f"several packages offer {name!r} among their {kind}; say which: {full}")
+        raise PluginError(f"several packages offer a {kind} {name!r}; say which: {full}")
     return matches[0]

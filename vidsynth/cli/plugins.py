@@ -18,7 +18,7 @@ def plugins() -> None:
 def list_plugins() -> None:
     """Name, kind and package of each plugin. Imports none of them."""
     rows = [
-        (name, registry.singular(kind), f"{info.distribution} {info.version}".strip())
+        (name, kind, f"{info.distribution} {info.version}".strip())
         for kind in registry.KINDS
         for name in registry.names(kind)
         for info in [registry.describe(kind, name)]
@@ -56,9 +56,9 @@ def _explain(kind: registry.Kind, name: str) -> str:
         f"licence of pretrained weights: {getattr(plugin, 'weights_licence', 'not stated')}",
         "options:",
     ]
-    settable = kind in ("extractors", "generators")  # others are set by the plugin that uses them
+    settable = kind in ("extractor", "generator")  # others are set by the plugin that uses them
     for option in describe_options(plugin.Options):  # pyright: ignore[reportAttributeAccessIssue]
-        key = f"-s {registry.singular(kind)}.{option.name}" if settable else option.name
+        key = f"-s {kind}.{option.name}" if settable else option.name
         lines.append(f"  {key}={option.default}  ({option.type})")
         if option.text:
             lines.append(f"      {option.text}")
