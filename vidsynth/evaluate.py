@@ -52,7 +52,7 @@ def ssim(made: Tensor, real: Tensor) -> Tensor:
     Wang et al. 2004, "Image Quality Assessment: From Error Visibility to Structural Similarity":
     11x11 Gaussian window of standard deviation 1.5, K1 = 0.01, K2 = 0.03, biased moments.
     """
-    taps = torch.arange(11, dtype=torch.float32) - 5
+    taps = torch.arange(11, dtype=torch.float64) - 5
     window = torch.exp(-taps.square() / (2 * 1.5**2))
     window /= window.sum()
 
@@ -61,7 +61,7 @@ def ssim(made: Tensor, real: Tensor) -> Tensor:
         rows = F.conv2d(x, window.view(1, 1, -1, 1).expand(channels, 1, -1, 1), groups=channels)
         return F.conv2d(rows, window.view(1, 1, 1, -1).expand(channels, 1, 1, -1), groups=channels)
 
-    x, y = made.float(), real.float()
+    x, y = made.double(), real.double()  # variances are differences of large numbers
     if min(x.shape[2:]) < 11:
         raise ValueError(f"SSIM needs frames of at least 11 px; got {tuple(x.shape[2:])}")
     mean_x, mean_y = blurred(x), blurred(y)

@@ -20,9 +20,7 @@ UNCOVERED_SHARE = 0.35
 """At least this share of the picture must be seen uncovered, or a plate is no help."""
 
 
-def estimate_plate(
-    frames: Tensor, silhouettes: Callable[[Tensor], Tensor | None]
-) -> Tensor | None:
+def estimate_plate(frames: Tensor, silhouettes: Callable[[Tensor], Tensor | None]) -> Tensor | None:
     """The median of what is seen around the subject, when the camera does not move.
 
     Args:

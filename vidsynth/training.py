@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vidsynth.dataset import Footage
-from vidsynth.devices import autocast
+from vidsynth.devices import Precision, autocast
 from vidsynth.errors import BadSubject, Interrupted, TrainingFailed
 from vidsynth.evaluate import Scores
 from vidsynth.files import writing
@@ -47,12 +47,14 @@ class TrainOptions:
         ema: decay of the exponential moving average of the generator's weights, per step; the
             average warms up, so that short runs are not dragged down by the first steps.
         checkpoint_seconds: seconds between checkpoints.
+        precision: "auto" takes bfloat16 where the hardware gains from it; "fp32" or "bf16".
     """
 
     minutes: float = 3.0
     batch: int = 2
     ema: float = 0.999
     checkpoint_seconds: float = 60.0
+    precision: Precision = "auto"
 
     def __post_init__(self) -> None:
         if self.batch < 1:
@@ -168,7 +170,8 @@ def train(
 
             # One optimiser step per phase.
             objective.at_progress(processes.agree(budget.progress(run)))
-            losses = train_step(objective, batch, run, processes, device)
+            with autocast(device, options.precision):
+                losses = train_step(objective, batch, run, processes)
             if not all(math.isfinite(value) for value in losses.values()):
                 run = _roll_back(folder, objective, ema, budget, device, run, losses, reporter)
                 continue
@@ -208,7 +211,6 @@ def train_step(
     batch: TrainBatch,
     run: Run,
     processes: Processes,
-    device: torch.device,
 ) -> dict[str, float]:
     """One step of every phase that is due, on one batch. Returns the losses' values.
 
@@ -219,8 +221,7 @@ def train_step(
     due = [phase for phase in objective.phases if run.step % phase.every == 0]
     values: dict[str, Tensor] = {}
     for phase in due:
-        with autocast(device):
-            losses = objective.losses(phase.name, batch, run.step)
+        losses = objective.losses(phase.name, batch, run.step)
         values |= {f"{phase.name}/{name}": loss.detach() for name, loss in losses.items()}
         total = torch.stack([loss.float() for loss in losses.values()]).sum()
         parameters = [p for p in phase.module.parameters() if p.requires_grad]

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+
+from vidsynth.errors import CannotWrite
+from vidsynth.files import cache_folder, cache_key, cannot_write, writing
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "new" / "a.txt"
+    with writing(path) as temporary:
+        temporary.write_text("whole")
+        assert not path.exists()
+    assert path.read_text() == "whole"
+    with pytest.raises(RuntimeError), writing(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "whole"
+    assert os.listdir(path.parent) == ["a.txt"]
+
+
+def test_a_file_that_is_in_the_way_of_a_folder_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CannotWrite, match="file"), writing(tmp_path / "file" / "a.txt"):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [(errno.ENOSPC, "disk is full"), (errno.EROFS, "not writable"), (errno.EIO, "Input/output")],
+)
+def test_the_reason_is_said(tmp_path, number, said):
+    assert said in str(cannot_write(tmp_path, OSError(number, os.strerror(number))))
+
+
+def test_the_cache_can_be_moved(tmp_path, monkeypatch):
+    monkeypatch.setenv("VIDSYNTH_CACHE", str(tmp_path / "cache"))
+    assert cache_folder("a", "b") == tmp_path / "cache" / "a" / "b"
+    assert cache_folder("a", "b").is_dir()
+
+
+def test_keys_follow_from_values_alone():
+    assert cache_key({"a": 1, "b": 2}, None) == cache_key({"b": 2, "a": 1}, None)
+    assert cache_key(1) != cache_key("1")

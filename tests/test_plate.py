@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import torch
+
+from vidsynth.plate import estimate_plate
+
+HEIGHT, WIDTH = 40, 60
+
+
+def scene() -> torch.Tensor:
+    torch.manual_seed(0)
+    return torch.randint(30, 220, (3, HEIGHT, WIDTH), dtype=torch.uint8)
+
+
+def walked_over(background: torch.Tensor, num_frames: int = 30):
+    """A white walker of 10 px over `background`, with its silhouettes."""
+    frames = background.expand(num_frames, -1, -1, -1).clone()
+    covered = torch.zeros(num_frames, 1, HEIGHT, WIDTH, dtype=torch.uint8)
+    for t in range(num_frames):
+        frames[t, :, 10:30, t : t + 10] = 255
+        covered[t, :, 9:31, max(0, t - 1) : t + 11] = 255
+    return frames, covered
+
+
+def test_the_plate_is_what_stands_behind_the_walker():
+    background = scene()
+    frames, covered = walked_over(background)
+    plate = estimate_plate(frames, lambda index: covered[index])
+    assert plate is not None
+    assert torch.equal(plate, background)
+
+
+def test_sensor_noise_does_not_hide_a_still_camera():
+    frames, covered = walked_over(scene())
+    torch.manual_seed(1)
+    noise = torch.randint(-4, 5, frames.shape)
+    noisy = (frames.int() + noise).clamp(0, 255).to(torch.uint8)
+    plate = estimate_plate(noisy, lambda index: covered[index])
+    assert plate is not None
+    assert (plate.int() - scene().int()).abs().float().mean() < 1.5
+
+
+def test_a_camera_that_pans_gives_no_plate():
+    torch.manual_seed(0)
+    wide = torch.randint(30, 220, (3, HEIGHT, WIDTH + 60), dtype=torch.uint8)
+    frames = torch.stack([wide[:, :, t : t + WIDTH] for t in range(30)])
+    covered = torch.zeros(30, 1, HEIGHT, WIDTH, dtype=torch.uint8)
+    assert estimate_plate(frames, lambda index: covered[index]) is None
+
+
+def test_a_subject_that_fills_the_picture_gives_no_plate():
+    frames, covered = walked_over(scene())
+    covered[:, :, :, : int(WIDTH * 0.8)] = 255
+    assert estimate_plate(frames, lambda index: covered[index]) is None
+
+
+def test_what_was_never_uncovered_is_filled_from_its_surroundings():
+    background = torch.full((3, HEIGHT, WIDTH), 120, dtype=torch.uint8)
+    frames, covered = walked_over(background)
+    frames[:, :, 34:38, 20:30] = 255  # always there, always covered
+    covered[:, :, 33:39, 19:31] = 255
+    plate = estimate_plate(frames, lambda index: covered[index])
+    assert plate is not None
+    assert (plate[:, 33:39, 19:31].int() - 120).abs().max() <= 2

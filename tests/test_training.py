@@ -1,0 +1,207 @@
+"""The loop: resume, roll-back, budgets, several processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import TinyObjective, tiny_footage, weights_of
+
+from vidsynth.errors import BadSubject, Interrupted, TrainingFailed
+from vidsynth.evaluate import Scores
+from vidsynth.training import (
+    Budget,
+    Processes,
+    Run,
+    TrainOptions,
+    activation_bytes,
+    sample_starts,
+    train,
+)
+
+CPU = torch.device("cpu")
+
+
+def run_training(folder: Path, steps: int, objective: TinyObjective | None = None, **kw):
+    torch.manual_seed(0)
+    objective = objective or TinyObjective()
+    kept: list[dict[str, torch.Tensor]] = []
+    run = train(
+        objective,
+        tiny_footage(),
+        folder,
+        budget=Budget(steps=steps),
+        options=TrainOptions(batch=2, checkpoint_seconds=kw.pop("checkpoint_seconds", 60)),
+        score=lambda weights, run: Scores(psnr=1.0, ssim=0.5, l1=2.0),
+        keep=lambda weights, run: kept.append({k: v.clone() for k, v in weights.items()}),
+        device=CPU,
+        **kw,
+    )
+    return run, objective, kept[-1]
+
+
+def assert_bit_equal(one: dict, other: dict) -> None:
+    assert one.keys() == other.keys()
+    for name in one:
+        assert torch.equal(one[name], other[name]), name
+
+
+def test_a_resumed_run_is_bit_equal_to_an_undisturbed_one(tmp_path):
+    whole, reference, reference_ema = run_training(tmp_path / "whole", 20)
+    # The learning rate follows the share of the budget that is used, so the first session stops
+    # early in the same budget, the way an interruption does.
+    stopped = TinyObjective()
+    stop_after(stopped, 7)
+    with pytest.raises(Interrupted, match="step 7"):
+        run_training(tmp_path / "parts", 20, stopped)
+    resumed, objective, ema = run_training(tmp_path / "parts", 20)
+    assert whole.step == resumed.step == 20
+    assert_bit_equal(weights_of(reference.network), weights_of(objective.network))
+    assert_bit_equal(weights_of(reference.judge), weights_of(objective.judge))
+    assert_bit_equal(reference_ema, ema)
+
+
+def stop_after(objective: TinyObjective, calls: int) -> None:
+    original = objective.losses
+
+    def losses(phase, batch, step):
+        if phase == "D" and objective.calls == calls:
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(phase, batch, step)
+
+    objective.losses = losses
+
+
+def test_training_lowers_the_loss_and_ema_follows(tmp_path):
+    _, objective, ema = run_training(tmp_path, 150)
+    batch = tiny_footage().batch(torch.arange(20), 1, CPU)
+    for weights in (weights_of(objective.network), ema):
+        fresh = TinyObjective()
+        before = float(fresh.losses("G", batch, 0)["l1"])
+        fresh.network.load_state_dict(weights)
+        assert float(fresh.losses("G", batch, 0)["l1"]) < 0.25 * before
+
+
+def test_a_non_finite_loss_rolls_back_and_says_so(tmp_path, caplog):
+    run, objective, _ = run_training(tmp_path, 6, TinyObjective(poisoned_at=(4,)))
+    assert run.step == 6
+    assert run.rollbacks == 1
+    assert "rolled back to step 0" in caplog.text
+    assert all(torch.isfinite(p).all() for p in objective.network.parameters())
+    rates = [p.optimizer.param_groups[0]["lr"] for p in objective.phases]
+    assert rates[0] < 0.6e-2  # halved
+
+
+def test_losses_that_stay_non_finite_end_with_the_reason(tmp_path):
+    with pytest.raises(TrainingFailed, match="G/l1"):
+        run_training(tmp_path, 6, TinyObjective(poisoned_at=tuple(range(2, 99))))
+
+
+def test_a_damaged_checkpoint_is_named_and_left_alone(tmp_path):
+    run_training(tmp_path, 3)
+    state = tmp_path / "state.pt"
+    damaged = state.read_bytes()[:200]
+    state.write_bytes(damaged)
+    with pytest.raises(BadSubject, match=r"state\.pt is damaged"):
+        run_training(tmp_path, 6)
+    assert state.read_bytes() == damaged
+
+
+def test_a_checkpoint_of_other_options_is_refused(tmp_path):
+    run_training(tmp_path, 3)
+    with pytest.raises(BadSubject, match="does not fit"):
+        run_training(tmp_path, 6, TinyObjective(width=9))
+
+
+def test_a_budget_in_seconds_stops_in_time(tmp_path):
+    torch.manual_seed(0)
+    run = train(
+        TinyObjective(),
+        tiny_footage(),
+        tmp_path,
+        budget=Budget(seconds=0.5),
+        options=TrainOptions(),
+        score=lambda weights, run: Scores(psnr=1.0, ssim=0.5, l1=2.0),
+        keep=lambda weights, run: None,
+        device=CPU,
+    )
+    assert 0.5 <= run.seconds < 5
+    assert run.scores and run.scores[-1]["psnr"] == 1.0
+
+
+def test_every_sample_is_seen_once_an_epoch_and_processes_share_a_step():
+    starts = torch.arange(10) * 3
+    alone = Processes()
+    seen = [sample_starts(starts, Run(step=s), 2, 0, alone) for s in range(5)]
+    assert sorted(torch.cat(seen).tolist()) == starts.tolist()
+    shares = []
+    for rank in range(2):
+        part = Processes()
+        part.rank, part.count = rank, 2
+        shares.append(sample_starts(starts, Run(step=3), 2, 0, part))
+    assert sorted(torch.cat(shares).tolist()) == sorted(seen[3].tolist())
+
+
+def test_memory_of_a_step_is_estimated_from_what_autograd_keeps():
+    batch = tiny_footage().batch(torch.arange(1), 1, CPU)
+    estimate = activation_bytes(TinyObjective(), batch)
+    # Kept at least: input (2 channels), hidden after ReLU (8), output of tanh (3), floats.
+    assert (2 + 8 + 3) * 16 * 16 * 4 <= estimate < 20 * (2 + 8 + 3) * 16 * 16 * 4
+
+
+TWO_PROCESSES = """
+import sys
+from pathlib import Path
+import torch
+sys.path.insert(0, {tests!r})
+torch.set_num_threads(1)
+from tiny import TinyObjective, tiny_footage
+from vidsynth.evaluate import Scores
+from vidsynth.training import Budget, Processes, TrainOptions, train
+
+class Quiet(TinyObjective):
+    def losses(self, phase, batch, step):
+        torch.randn_like = torch.zeros_like  # noise differs between processes: none here
+        return super().losses(phase, batch, step)
+
+cpu = torch.device("cpu")
+torch.manual_seed(0)
+objective, processes = Quiet(), Processes(cpu)
+train(objective, tiny_footage(), Path({folder!r}), budget=Budget(steps=8),
+      options=TrainOptions(batch=2, precision="fp32"), score=lambda w, r: Scores(psnr=1.0, ssim=1.0, l1=1.0),
+      keep=lambda w, r: None, device=cpu, processes=processes)
+if processes.is_main:
+    torch.save([p.detach() for p in objective.network.parameters()], {result!r})
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_train_the_same_model_as_one(tmp_path):
+    results = []
+    for count in (1, 2):
+        result = tmp_path / f"{count}.pt"
+        script = tmp_path / f"{count}.py"
+        script.write_text(
+            TWO_PROCESSES.format(
+                tests=str(Path(__file__).parent),
+                folder=str(tmp_path / str(count)),
+                result=str(result),
+            )
+        )
+        launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu"]
+        flags = ["--num_processes", str(count), "--num_machines", "1", "--main_process_port", "0"]
+        subprocess.run(
+            [*launch, *flags, "--mixed_precision", "no", "--dynamo_backend", "no", str(script)],
+            check=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            timeout=180,
+        )
+        results.append(torch.load(result, weights_only=True))
+    # A sum in another order is all that differs.
+    for one, two in zip(*results, strict=True):
+        torch.testing.assert_close(one, two, atol=1e-5, rtol=0)
