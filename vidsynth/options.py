@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from vidsynth.errors import BadOption, UnknownName
 
@@ -164,16 +164,23 @@ class OptionDoc:
 def describe_options(cls: type) -> list[OptionDoc]:
     """The fields of an options dataclass, with the words of its docstring's "Attributes:"."""
     texts = _attributes(inspect.getdoc(cls) or "")
+    hints = get_type_hints(cls)
     return [
         OptionDoc(
             name=f.name,
-            type=f.type if isinstance(f.type, str) else getattr(f.type, "__name__", str(f.type)),
+            type=_type_words(hints[f.name]),
             default=to_dict(_default(f)),
             text=texts.get(f.name, ""),
         )
         for f in dataclasses.fields(cls)
         if f.init
     ]
+
+
+def _type_words(hint: Any) -> str:
+    if get_origin(hint) is Literal:
+        return " or ".join(map(str, get_args(hint)))
+    return hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:

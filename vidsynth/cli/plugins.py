@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import click
 
 from vidsynth import registry
@@ -59,7 +61,8 @@ def _explain(kind: registry.Kind, name: str) -> str:
     settable = kind in ("extractor", "generator")  # others are set by the plugin that uses them
     for option in describe_options(plugin.Options):  # pyright: ignore[reportAttributeAccessIssue]
         key = f"-s {kind}.{option.name}" if settable else option.name
-        lines.append(f"  {key}={option.default}  ({option.type})")
+        default = "none" if option.default is None else json.dumps(option.default)
+        lines.append(f"  {key}  {option.type}, default {default}")
         if option.text:
             lines.append(f"      {option.text}")
     return "\n".join(lines)

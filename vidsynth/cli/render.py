@@ -14,6 +14,7 @@ from vidsynth.cli.common import FILE, job_options, stopping_cleanly
 @click.argument("subject", type=FILE)
 @click.argument("source", type=FILE)
 @job_options("output", "audio", "start", "end", "person", "device", "seed", "side_by_side")
+@click.option("--target", type=FILE, help="Video whose sound --audio target takes.")
 @job_options("codec", "overwrite", "settings", "debug")
 def render(subject: Path, source: Path, output: Path, **options: Any) -> None:
     """Make SUBJECT, a folder written by `vidsynth train`, move like the person in SOURCE."""
