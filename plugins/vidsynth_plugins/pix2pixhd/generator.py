@@ -1,0 +1,134 @@
+"""The plugin itself: renders with a subject's weights, and hands out the training rule."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vidsynth.blocks import refuse_half_on_cpu
+from vidsynth.clip import Clip, VideoSpec
+from vidsynth.conditioning import BackgroundPlate, FaceSequence, LabelMaps, PoseSequence
+from vidsynth.errors import BadOption, BadSubject
+from vidsynth.kinds import Conditions, Generator, Objective
+from vidsynth.stream import Chunk
+from vidsynth_plugins.pix2pixhd.networks import Painter
+from vidsynth_plugins.pix2pixhd.objective import Pix2PixHDObjective, stack_windows
+from vidsynth_plugins.pix2pixhd.options import Pix2PixHDOptions
+
+# T frames, C channels, H, W pixels
+
+SMALLEST = 16
+"""Pixels: below this the discriminators have nothing left to judge."""
+
+
+class Pix2PixHD(Generator):
+    """Frames from conditioning maps, for one subject at a time."""
+
+    Options = Pix2PixHDOptions
+    paper = (
+        'Wang et al. 2018, "High-Resolution Image Synthesis and Semantic Manipulation with '
+        'Conditional GANs"'
+    )
+    weights_licence = "none needed; VGG19 (BSD-3-Clause) for the perceptual loss when present"
+    accepts = (PoseSequence, FaceSequence, LabelMaps)
+    options: Pix2PixHDOptions
+
+    def __init__(self, options: object | None = None, *, conditions: Conditions) -> None:
+        super().__init__(options, conditions=conditions)
+        self._painter: Painter | None = None
+
+    def _new_painter(self) -> Painter:
+        composites = self.options.background and self.conditions.background
+        return Painter(self.options, channels=self.conditions.channels, background=composites)
+
+    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
+        painter = self._new_painter()
+        device = next(iter(weights.values())).device
+        dtype = next(w.dtype for w in weights.values() if w.is_floating_point())
+        refuse_half_on_cpu(dtype, device)
+        try:
+            painter.load_state_dict(weights)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+            raise BadSubject(
+                f"these weights are not of the pix2pixhd that the options describe ({reason}); "
+                "render with the options that the subject was trained with"
+            ) from error
+        self._painter = painter.to(device, dtype).eval()
+
+    def objective(self, spec: VideoSpec) -> Objective:
+        if min(spec.height, spec.width) < SMALLEST:
+            raise BadOption(
+                f"pix2pixhd cannot be trained at {spec.width}x{spec.height}: it needs "
+                f"{SMALLEST} pixels each way; choose a larger size"
+            )
+        return Pix2PixHDObjective(self.options, self._new_painter())
+
+    def generate(
+        self, chunks: Iterator[Chunk], spec: VideoSpec, *, rng: torch.Generator
+    ) -> Iterator[Clip]:
+        painter = self._painter
+        if painter is None:
+            raise ValueError("load_weights comes before generate")
+        device = next(painter.parameters()).device
+        past_TCHW = previous = plate = None
+        for chunk in chunks:
+            if not len(chunk):
+                yield Clip(torch.empty(0, 3, spec.height, spec.width, dtype=torch.uint8), chunk.pts)
+                continue
+            maps_TCHW = self.conditions.draw(chunk, spec.height, spec.width)
+            maps_TCHW = maps_TCHW.to(device).float() / 255
+            if past_TCHW is None:  # before the first frame, the first repeats
+                past_TCHW = maps_TCHW[:1].expand(self.options.window - 1, -1, -1, -1)
+            maps_TCHW = torch.cat([past_TCHW, maps_TCHW])
+            past_TCHW = maps_TCHW[len(chunk) :]
+            windows_TCHW = stack_windows(maps_TCHW[None], self.options.window)[0]
+            if painter.background and plate is None:
+                plate = _plate(chunk, spec).to(device)
+            faces_T4 = self._faces(chunk, spec, device)
+            if self.options.previous:
+                if previous is None:
+                    previous = maps_TCHW.new_zeros(1, 3, spec.height, spec.width)
+                frames_T3HW = _one_by_one(painter, windows_TCHW, previous, plate, faces_T4)
+                previous = frames_T3HW[-1:]
+            else:
+                frames_T3HW = painter(windows_TCHW, None, plate, faces_T4)
+            size = (spec.height, spec.width)
+            if frames_T3HW.shape[-2:] != size:  # the local enhancers have not joined yet
+                frames_T3HW = F.interpolate(frames_T3HW, size, mode="bilinear")
+            yield Clip.from_float(frames_T3HW, chunk.pts)
+
+    def _faces(self, chunk: Chunk, spec: VideoSpec, device: torch.device) -> Tensor | None:
+        """Face boxes (T, 4) in pixels of `spec`, from the first signal that knows them."""
+        for kind in self.conditions.kinds if self.options.face else ():
+            signal = chunk.require(kind)
+            boxes_T4 = signal.regions().get("face")
+            if boxes_T4 is not None:
+                x, y = spec.width / signal.size[1], spec.height / signal.size[0]
+                return (boxes_T4 * boxes_T4.new_tensor([x, y, x, y])).to(device)
+        return None
+
+
+def _one_by_one(
+    painter: Painter,
+    windows_TCHW: Tensor,
+    previous_13HW: Tensor,
+    plate_3HW: Tensor | None,
+    faces_T4: Tensor | None,
+) -> Tensor:
+    """Each frame after the one before it."""
+    frames = []
+    for n in range(len(windows_TCHW)):
+        face_14 = None if faces_T4 is None else faces_T4[n : n + 1]
+        previous_13HW = painter(windows_TCHW[n : n + 1], previous_13HW, plate_3HW, face_14)
+        frames.append(previous_13HW)
+    return torch.cat(frames)
+
+
+def _plate(chunk: Chunk, spec: VideoSpec) -> Tensor:
+    """(3, H, W) float32 in [-1, 1]"""
+    plate = chunk.require(BackgroundPlate)[:1].draw(spec.height, spec.width)
+    return Clip(plate, torch.zeros(1, dtype=torch.float64)).as_float()[0]

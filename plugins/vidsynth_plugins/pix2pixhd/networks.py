@@ -1,0 +1,396 @@
+"""The networks of Wang et al. 2018 (pix2pixHD), and what holds a subject's weights: the Painter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vidsynth.blocks import crop_boxes, halve, pad_to_multiple, paste_boxes, square_boxes
+from vidsynth.kinds import Discriminator, Judgement
+from vidsynth_plugins.pix2pixhd.options import Norm, Pix2PixHDOptions, Stem
+
+# B batch, T frames, C channels, H, W pixels, S side of a face crop
+
+
+class GlobalGenerator(nn.Module):
+    """G1: convolution, strided convolutions, residual blocks, transposed convolutions, head.
+
+    Without its head (`out_channels` 0) it gives the features that a local enhancer builds on. With
+    the "shuffle" stem the finest features are at half the resolution of the picture.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        filters: int,
+        downsamplings: int,
+        blocks: int,
+        norm: Norm = "instance",
+        stem: Stem = "conv7",
+        skips: bool = False,
+    ) -> None:
+        super().__init__()
+        widths = [filters * 2**level for level in range(downsamplings + 1)]
+        steps = list(pairwise(widths))
+        self.skips = skips
+        self.stride = 2**downsamplings * (2 if stem == "shuffle" else 1)
+        make_stem = _shuffle_stem if stem == "shuffle" else _conv7_stem
+        make_head = _shuffle_head if stem == "shuffle" else conv7_head
+        self.stem = make_stem(in_channels, filters, norm)
+        self.down = nn.ModuleList(_down(fine, coarse, norm) for fine, coarse in steps)
+        self.blocks = nn.Sequential(*(ResidualBlock(widths[-1], norm) for _ in range(blocks)))
+        self.up = nn.ModuleList(_up(coarse, fine, norm) for fine, coarse in reversed(steps))
+        self.head = make_head(filters, out_channels) if out_channels else nn.Identity()
+
+    def forward(self, maps_BCHW: Tensor) -> Tensor:
+        hidden = self.stem(maps_BCHW)
+        kept = []
+        for down in self.down:
+            if self.skips:
+                kept.append(hidden)
+            hidden = down(hidden)
+        hidden = self.blocks(hidden)
+        for up in self.up:
+            hidden = up(hidden)
+            if self.skips:
+                hidden = hidden + kept.pop()
+        return self.head(hidden)
+
+
+class LocalEnhancer(nn.Module):
+    """G2: the global generator at a fraction of the resolution, doubled by each enhancer.
+
+    Each enhancer adds its own downsampled features to those from the level below. `coarse_only`,
+    a part of the weights, says that the enhancers have not been trained yet: the picture is then
+    that of the global generator, at its lower resolution.
+    """
+
+    coarse_only: Tensor
+
+    def __init__(self, in_channels: int, out_channels: int, options: Pix2PixHDOptions) -> None:
+        super().__init__()
+        levels = options.local_enhancers
+        self.stride = 2 ** (levels + options.downsamplings)
+        self.coarse = GlobalGenerator(
+            in_channels,
+            0,
+            filters=options.filters * 2**levels,
+            downsamplings=options.downsamplings,
+            blocks=options.blocks,
+            norm=options.norm,
+            skips=options.skips,
+        )
+        widths = [options.filters * 2**level for level in reversed(range(levels))]
+        self.encoders = nn.ModuleList(_enhancer_down(in_channels, w, options.norm) for w in widths)
+        self.decoders = nn.ModuleList(
+            _enhancer_up(w, options.local_blocks, options.norm) for w in widths
+        )
+        self.head = conv7_head(options.filters, out_channels)
+        self.coarse_head: nn.Module | None = None
+        if options.coarse_fraction:
+            self.coarse_head = conv7_head(options.filters * 2**levels, out_channels)
+            self.register_buffer("coarse_only", torch.tensor(True))
+
+    @property
+    def is_coarse(self) -> bool:
+        return self.coarse_head is not None and bool(self.coarse_only)
+
+    def forward(self, maps_BCHW: Tensor) -> Tensor:
+        pyramid = [maps_BCHW]
+        for _ in self.encoders:
+            pyramid.append(halve(pyramid[-1]))
+        hidden = self.coarse(pyramid.pop())
+        if self.coarse_head is not None and self.is_coarse:
+            return self.coarse_head(hidden)
+        for encode, decode in zip(self.encoders, self.decoders, strict=True):
+            hidden = decode(encode(pyramid.pop()) + hidden)
+        return self.head(hidden)
+
+
+class ResidualBlock(nn.Module):
+    def __init__(self, width: int, norm: Norm) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.ReflectionPad2d(1),
+            nn.Conv2d(width, width, 3),
+            _norm(width, norm),
+            nn.ReLU(inplace=True),
+            nn.ReflectionPad2d(1),
+            nn.Conv2d(width, width, 3),
+            _norm(width, norm),
+        )
+
+    def forward(self, hidden_BCHW: Tensor) -> Tensor:
+        return hidden_BCHW + self.body(hidden_BCHW)
+
+
+def _conv7_stem(in_channels: int, width: int, norm: Norm) -> nn.Sequential:
+    conv = nn.Conv2d(in_channels, width, 7)
+    return nn.Sequential(nn.ReflectionPad2d(3), conv, _norm(width, norm), nn.ReLU(inplace=True))
+
+
+def conv7_head(width: int, out_channels: int) -> nn.Sequential:
+    return nn.Sequential(nn.ReflectionPad2d(3), nn.Conv2d(width, out_channels, 7))
+
+
+def _shuffle_stem(in_channels: int, width: int, norm: Norm) -> nn.Sequential:
+    return nn.Sequential(
+        nn.PixelUnshuffle(2),
+        nn.ReflectionPad2d(1),
+        nn.Conv2d(in_channels * 4, width, 3),
+        _norm(width, norm),
+        nn.ReLU(inplace=True),
+    )
+
+
+def _shuffle_head(width: int, out_channels: int) -> nn.Sequential:
+    # A few channels unfold to full resolution, where one more convolution removes the 2x2 grid
+    # that unfolding straight to colours would leave.
+    fine = max(out_channels, width // 4)
+    return nn.Sequential(
+        nn.ReflectionPad2d(1),
+        nn.Conv2d(width, fine * 4, 3),
+        nn.PixelShuffle(2),
+        nn.ReLU(inplace=True),
+        nn.ReflectionPad2d(1),
+        nn.Conv2d(fine, out_channels, 3),
+    )
+
+
+def _down(fine: int, coarse: int, norm: Norm) -> nn.Sequential:
+    conv = nn.Conv2d(fine, coarse, 3, stride=2, padding=1)
+    return nn.Sequential(conv, _norm(coarse, norm), nn.ReLU(inplace=True))
+
+
+def _up(coarse: int, fine: int, norm: Norm) -> nn.Sequential:
+    conv = nn.ConvTranspose2d(coarse, fine, 3, stride=2, padding=1, output_padding=1)
+    return nn.Sequential(conv, _norm(fine, norm), nn.ReLU(inplace=True))
+
+
+def _enhancer_down(in_channels: int, width: int, norm: Norm) -> nn.Sequential:
+    return nn.Sequential(*_conv7_stem(in_channels, width, norm), *_down(width, width * 2, norm))
+
+
+def _enhancer_up(width: int, blocks: int, norm: Norm) -> nn.Sequential:
+    body = (ResidualBlock(width * 2, norm) for _ in range(blocks))
+    return nn.Sequential(*body, *_up(width * 2, width, norm))
+
+
+def _norm(width: int, norm: Norm) -> nn.Module:
+    return nn.InstanceNorm2d(width) if norm == "instance" else nn.BatchNorm2d(width)
+
+
+def initialise(network: nn.Module) -> None:
+    """Convolutions N(0, 0.02), batch-norm scales N(1, 0.02), as published."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.normal_(module.weight, 0.0, 0.02)
+        elif isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.weight, 1.0, 0.02)
+            nn.init.zeros_(module.bias)
+
+
+class Painter(nn.Module):
+    """Conditioning in, a frame out: everything that the weights of a subject hold."""
+
+    def __init__(self, options: Pix2PixHDOptions, *, channels: int, background: bool) -> None:
+        """Untrained.
+
+        Args:
+            options: the architecture.
+            channels: of one frame's conditioning maps.
+            background: composite over a plate.
+        """
+        super().__init__()
+        self.channels = channels
+        self.background = background
+        in_channels = channels * options.window + (3 if options.previous else 0)
+        out_channels = 4 if background else 3
+        if options.local_enhancers:
+            self.body = LocalEnhancer(in_channels, out_channels, options)
+        else:
+            self.body = GlobalGenerator(
+                in_channels,
+                out_channels,
+                filters=options.filters,
+                downsamplings=options.downsamplings,
+                blocks=options.blocks,
+                norm=options.norm,
+                stem=options.stem,
+                skips=options.skips,
+            )
+        self.face = FaceRefiner(options, channels) if options.face else None
+        initialise(self)
+
+    @property
+    def is_coarse(self) -> bool:
+        """Frames come out smaller, because the local enhancers have not joined yet."""
+        return isinstance(self.body, LocalEnhancer) and self.body.is_coarse
+
+    def forward(
+        self,
+        maps_BCHW: Tensor,
+        previous_B3HW: Tensor | None = None,
+        plate_3HW: Tensor | None = None,
+        faces_B4: Tensor | None = None,
+    ) -> Tensor:
+        """One frame per batch item, (B, 3, H, W) in about [-1, 1]; smaller while `is_coarse`.
+
+        Args:
+            maps_BCHW: conditioning maps in [0, 1], oldest first, the current frame's last.
+            previous_B3HW: the frames before in [-1, 1], zeros at the start, with that option.
+            plate_3HW: the still background in [-1, 1], when compositing over one.
+            faces_B4: face boxes in pixels, x1 <= x0 where absent.
+        """
+        size = (maps_BCHW.shape[2], maps_BCHW.shape[3])
+        given_BCHW = maps_BCHW
+        if previous_B3HW is not None:
+            same_size = F.interpolate(previous_B3HW, size, mode="bilinear")
+            given_BCHW = torch.cat([maps_BCHW, same_size], dim=1)
+        painted_BCHW = _padded(self.body, given_BCHW)
+        if self.is_coarse:
+            shrunk = 2 ** len(self.body.encoders)  # pyright: ignore[reportArgumentType]
+            size = (-(-size[0] // shrunk), -(-size[1] // shrunk))
+        painted_BCHW = painted_BCHW[:, :, : size[0], : size[1]]
+        frames_B3HW = painted_BCHW[:, :3].tanh()
+        if self.background:
+            if plate_3HW is None:
+                raise ValueError("this painter composites over a plate, and was given none")
+            plate_B3HW = halved_to(plate_3HW[None], frames_B3HW)
+            mask_B1HW = painted_BCHW[:, 3:].sigmoid()
+            frames_B3HW = plate_B3HW + mask_B1HW * (frames_B3HW - plate_B3HW)
+        if self.face is not None and faces_B4 is not None and not self.is_coarse:
+            current_BCHW = maps_BCHW[:, -self.channels :]
+            frames_B3HW = frames_B3HW + self.face(frames_B3HW, current_BCHW, faces_B4)
+        return frames_B3HW
+
+
+def _padded(network: GlobalGenerator | LocalEnhancer, images_BCHW: Tensor) -> Tensor:
+    """Run on a size the network can take, in its own precision; float32 at least comes out."""
+    dtype = next(network.parameters()).dtype
+    made_BCHW = network(pad_to_multiple(images_BCHW, network.stride).to(dtype))
+    return made_BCHW.to(torch.promote_types(made_BCHW.dtype, torch.float32))
+
+
+def halved_to(images_BCHW: Tensor, like_BCHW: Tensor) -> Tensor:
+    """`images`, taken down the pyramid until they are no wider than `like`."""
+    while images_BCHW.shape[-1] > like_BCHW.shape[-1]:
+        images_BCHW = halve(images_BCHW)
+    return images_BCHW
+
+
+FACE_MARGIN = 1.3
+"""Face crops are squares this many times the longer side of the face's box."""
+
+
+class FaceRefiner(nn.Module):
+    """The face generator of Chan et al. 2019: a residual for the face's crop, pasted back.
+
+    The edge of the crop fades out, so that no seam shows.
+    """
+
+    window: Tensor
+
+    def __init__(self, options: Pix2PixHDOptions, channels: int) -> None:
+        super().__init__()
+        self.size = options.face_size
+        self.network = GlobalGenerator(
+            channels + 3,
+            3,
+            filters=max(1, options.filters // 2),
+            downsamplings=2,
+            blocks=5,
+            norm=options.norm,
+        )
+        ramp_S = (torch.arange(self.size) + 0.5) / self.size
+        edge_S = (8 * torch.minimum(ramp_S, 1 - ramp_S)).clamp(max=1)  # an eighth on each side
+        self.register_buffer("window", edge_S * edge_S[:, None], persistent=False)
+
+    def forward(self, frames_B3HW: Tensor, maps_BCHW: Tensor, faces_B4: Tensor) -> Tensor:
+        """What to add to the frames; zero outside the faces, and where there is none."""
+        boxes_B4 = square_boxes(faces_B4, *frames_B3HW.shape[-2:], margin=FACE_MARGIN)
+        crops_BCSS = crop_boxes(torch.cat([maps_BCHW, frames_B3HW], dim=1), boxes_B4, self.size)
+        made_B3SS = _padded(self.network, crops_BCSS)[:, :, : self.size, : self.size]
+        residual_B3SS = made_B3SS.tanh() * self.window
+        seen_B111 = (faces_B4[:, 2] > faces_B4[:, 0])[:, None, None, None]
+        return paste_boxes(residual_B3SS, boxes_B4, frames_B3HW) * seen_B111
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MultiscalePatchOptions:
+    """The published discriminators.
+
+    Attributes:
+        filters: channels of the first layer; they double per layer up to 512.
+        layers: strided layers of each discriminator.
+        scales: discriminators, each at half the resolution of the one before.
+        norm: "instance" or "batch" normalisation.
+    """
+
+    filters: int = 64
+    layers: int = 3
+    scales: int = 2
+    norm: Norm = "instance"
+
+
+class MultiscalePatch(Discriminator):
+    """PatchGAN discriminators on an image pyramid, the finest first.
+
+    With `num_frames` above 1 they judge stacks of that many frames: all conditions, then all
+    frames, along the channels.
+    """
+
+    Options = MultiscalePatchOptions
+    paper = (
+        'Wang et al. 2018, "High-Resolution Image Synthesis and Semantic Manipulation with '
+        'Conditional GANs"'
+    )
+    options: MultiscalePatchOptions
+
+    def __init__(
+        self, options: object | None = None, *, condition_channels: int = 0, num_frames: int = 1
+    ) -> None:
+        super().__init__(options, condition_channels=condition_channels, num_frames=num_frames)
+        in_channels = num_frames * (condition_channels + 3)
+        self.scales = nn.ModuleList(
+            _patch_layers(in_channels, self.options) for _ in range(self.options.scales)
+        )
+        initialise(self)
+
+    def forward(self, frames_BTCHW: Tensor, condition_BTCHW: Tensor | None) -> Judgement:
+        seen = self._stacked(frames_BTCHW)
+        if condition_BTCHW is not None:
+            seen = torch.cat([self._stacked(condition_BTCHW), seen], dim=1)
+        logits, features = [], []
+        for index, layers in enumerate(self.scales):
+            seen = halve(seen) if index else seen
+            hidden, kept = seen, []
+            for layer in layers:  # pyright: ignore[reportGeneralTypeIssues]
+                hidden = layer(hidden)
+                kept.append(hidden)
+            logits.append(kept.pop())
+            features.append(kept)
+        return Judgement(logits, features)
+
+    def _stacked(self, images_BTCHW: Tensor) -> Tensor:
+        """(B * T / num_frames, num_frames * C, H, W)"""
+        height, width = images_BTCHW.shape[-2:]
+        return images_BTCHW.reshape(-1, self.num_frames * images_BTCHW.shape[2], height, width)
+
+
+def _patch_layers(in_channels: int, options: MultiscalePatchOptions) -> nn.ModuleList:
+    widths = [min(options.filters * 2**level, 512) for level in range(options.layers + 1)]
+    leaky = nn.LeakyReLU(0.2, inplace=True)
+    first = nn.Conv2d(in_channels, options.filters, 4, stride=2, padding=2)
+    layers = nn.ModuleList([nn.Sequential(first, leaky)])
+    for level, (fine, coarse) in enumerate(pairwise(widths), 1):
+        conv = nn.Conv2d(fine, coarse, 4, stride=2 if level < options.layers else 1, padding=2)
+        layers.append(nn.Sequential(conv, _norm(coarse, options.norm), leaky))
+    layers.append(nn.Sequential(nn.Conv2d(widths[-1], 1, 4, padding=2)))
+    return layers
