@@ -30,6 +30,7 @@ from vidsynth.errors import BadOption, BadSubject, NoSubjectFound
 from vidsynth.evaluate import Scores, score
 from vidsynth.files import cache_folder, cache_key, writing
 from vidsynth.kinds import Conditions, Generator
+from vidsynth.processes import Processes
 from vidsynth.recipes import Recipe, load_recipe
 from vidsynth.report import Reporter
 from vidsynth.stream import Chunk, StageReport
@@ -45,7 +46,7 @@ from vidsynth.subject import (
     save_plate,
     save_weights,
 )
-from vidsynth.training import Budget, Processes, Run, TrainOptions, activation_bytes
+from vidsynth.training import Budget, Run, TrainOptions, activation_bytes
 from vidsynth.training import train as train_loop
 
 Settings = Mapping[str, Any] | Sequence[str]
@@ -528,7 +529,8 @@ def _recipe(
 
 def _suitable_recipe(target: Path) -> str:
     """ "face" for a close-up, "dance" for a body, from a dozen frames spread over the video."""
-    clip = video.read_frames_at(target, count=12)
+    seconds = video.probe(target).seconds or 0.0
+    clip = video.read_frames_at(target, [seconds * (i + 0.5) / 12 for i in range(12)] + [0.0])
 
     def seen_by(name: str) -> Conditioning:
         plugin: Any = registry.load("extractor", name)
@@ -552,10 +554,11 @@ def _suitable_recipe(target: Path) -> str:
 def _plugins(recipe: Recipe) -> tuple[PluginRef, PluginRef]:
     """The recipe's extractor and generator with every option resolved and checked."""
     refs = []
-    for kind, name, values in (
+    parts: tuple[tuple[registry.Kind, str, Mapping[str, Any]], ...] = (
         ("extractor", recipe.extractor, recipe.extractor_options),
         ("generator", recipe.generator, recipe.generator_options),
-    ):
+    )
+    for kind, name, values in parts:
         plugin: Any = registry.load(kind, name)
         refs.append(PluginRef.of(kind, name, options.build(plugin.Options, values, where=kind)))
     return refs[0], refs[1]

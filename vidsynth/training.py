@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -27,6 +26,7 @@ from vidsynth.errors import BadSubject, Interrupted, TrainingFailed
 from vidsynth.evaluate import Scores
 from vidsynth.files import writing
 from vidsynth.kinds import Objective, Phase, TrainBatch
+from vidsynth.processes import Processes
 from vidsynth.report import Reporter
 
 # B batch, T frames, H, W pixels
@@ -283,66 +283,6 @@ def sample_starts(starts: Tensor, run: Run, batch: int, seed: int, processes: Pr
         rng = torch.Generator().manual_seed(seed * 1_000_003 + epoch * 101 + run.rollbacks)
         chosen.append(starts[torch.randperm(len(starts), generator=rng)[index]])
     return torch.stack(chosen[processes.rank :: processes.count])
-
-
-class Processes:
-    """The processes of an `accelerate launch`, or just this one.
-
-    Gradients are averaged here rather than by wrapping modules in DistributedDataParallel: a GAN
-    step runs several forward passes of one module and back-propagates into parts of the graph,
-    which DDP's hooks do not follow.
-    """
-
-    def __init__(self, device: torch.device | None = None) -> None:
-        self._accelerator = None
-        self.rank, self.count = 0, 1
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            from accelerate import Accelerator
-
-            cpu = device is not None and device.type == "cpu"
-            self._accelerator = Accelerator(cpu=cpu)
-            self.rank = self._accelerator.process_index
-            self.count = self._accelerator.num_processes
-
-    @property
-    def is_main(self) -> bool:
-        return self.rank == 0
-
-    @property
-    def device(self) -> torch.device | None:
-        """This process's device; None when there is one process."""
-        return self._accelerator.device if self._accelerator else None
-
-    def share(self, module: torch.nn.Module) -> None:
-        """Give every process the first one's weights."""
-        if self._accelerator:
-            from accelerate.utils import broadcast
-
-            for tensor in [*module.parameters(), *module.buffers()]:
-                tensor.data.copy_(broadcast(tensor.data))
-
-    def average(self, tensors: list[Tensor]) -> list[Tensor]:
-        """Replace each tensor by its mean over processes, in one message."""
-        if self._accelerator and tensors:
-            flat = torch.cat([t.flatten().float() for t in tensors])
-            flat = self._accelerator.reduce(flat, "mean")
-            assert isinstance(flat, Tensor)
-            for tensor, part in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
-                tensor.copy_(part.view_as(tensor))
-        return tensors
-
-    def agree(self, value: Any) -> Any:
-        """The first process's number, for all."""
-        if not self._accelerator:
-            return value
-        from accelerate.utils import broadcast
-
-        told = torch.tensor([float(value)], device=self._accelerator.device)
-        return type(value)(broadcast(told).item())
-
-    def wait(self) -> None:
-        if self._accelerator:
-            self._accelerator.wait_for_everyone()
 
 
 def save_state(folder: Path, objective: Objective, ema: Mapping[str, Tensor], run: Run) -> None:
