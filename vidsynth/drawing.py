@@ -51,7 +51,7 @@ def stroke(
     closed: bool = False,
 ) -> None:
     """Draw a polyline with round joints. Thickness in pixels, rounded, at least 1."""
-    width = min(max(1, round(thickness)), 255)
+    width = min(max(1, round(thickness)), 32767)
     corners = [_fixed(points)]
     cv2.polylines(canvas, corners, closed, colour, width, cv2.LINE_AA, SUBPIXEL_BITS)  # pyright: ignore
 

@@ -1,0 +1,363 @@
+"""MediaPipe's body and face trackers, of either generation, behind one small interface.
+
+mediapipe 0.10 carries its models inside the wheel and runs them through `solutions`; 1.x has only
+the Tasks API, which needs model bundles (and which 0.10 has too). This module is the only one that
+knows. With a bundle given, or without `solutions`, the Tasks API is used.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidsynth import weights
+from vidsynth.errors import BadOption, MissingWeights
+
+Picture = NDArray[np.uint8]
+"""(H, W, 3) RGB, contiguous."""
+
+MOST_SUBJECTS = 6
+"""People (or faces) told apart in one picture."""
+
+_stderr_lock = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Sighting:
+    """One person or face found in one picture."""
+
+    points: NDArray[np.float32]
+    """(N, 4): x and y in pixels, z in the scale of x (smaller is nearer), visibility in [0, 1].
+    N is 33 for bodies and 478 for faces."""
+    world: NDArray[np.float32] | None = None
+    """(33, 3) metres, origin between the hips, x right, y down, z away. Bodies only."""
+    hands: NDArray[np.float32] | None = None
+    """(42, 4) as `points`, left then right; visibility 0 where a hand was not found."""
+    face: NDArray[np.float32] | None = None
+    """(478, 4) as `points`; visibility 0 where the face was not found."""
+
+    def moved(self, x: float, y: float) -> Sighting:
+        """The same in the coordinates of a picture whose window started at (x, y)."""
+        offset = np.array([x, y, 0, 0], np.float32)
+        return replace(
+            self,
+            points=self.points + offset,
+            hands=None if self.hands is None else self.hands + offset,
+            face=None if self.face is None else self.face + offset,
+        )
+
+    @property
+    def box(self) -> NDArray[np.float32]:
+        """(4,) x0, y0, x1, y1 around the points that are rather visible than not."""
+        clear = self.points[self.points[:, 3] >= 0.5]
+        xy = (clear if len(clear) >= 2 else self.points)[:, :2]
+        return np.concatenate([xy.min(axis=0), xy.max(axis=0)])
+
+
+class Tracker(ABC):
+    """One tracker for one stream of pictures; not shared between threads.
+
+    It holds up to two of MediaPipe's objects, made when first used: one that goes from picture to
+    picture, one that looks at single pictures.
+    """
+
+    def __init__(self) -> None:
+        self._opened: dict[bool, Any] = {}  # by "for single pictures"
+
+    def track(self, picture: Picture, seconds: float) -> Sighting | None:
+        """The subject in the next picture, looked for where it was in the one before.
+
+        `seconds` must grow from call to call. All pictures between two resets have one size.
+        """
+        return next(iter(self._sightings(self._process(picture, seconds), picture)), None)
+
+    def scan(self, picture: Picture) -> Sequence[Sighting]:
+        """Everybody in a picture, without regard to other pictures."""
+        return self._sightings(self._process(picture, None), picture)
+
+    def reset(self) -> None:
+        """Forget where the subject was."""
+        if tracking := self._opened.pop(False, None):
+            tracking.close()
+
+    def close(self) -> None:
+        """Free the models."""
+        for opened in self._opened.values():
+            opened.close()
+        self._opened.clear()
+
+    def _process(self, picture: Picture, seconds: float | None) -> Any:
+        """MediaPipe's result for a picture of a video, or (seconds None) for a single one."""
+        static = seconds is None
+        if static in self._opened:
+            return self._run(self._opened[static], picture, seconds)
+        with _quiet():  # models load with the first picture
+            self._opened[static] = self._open(static=static)
+            return self._run(self._opened[static], picture, seconds)
+
+    @abstractmethod
+    def _open(self, *, static: bool) -> Any: ...
+
+    @abstractmethod
+    def _run(self, opened: Any, picture: Picture, seconds: float | None) -> Any: ...
+
+    @abstractmethod
+    def _sightings(self, found: Any, picture: Picture) -> list[Sighting]: ...
+
+
+def open_pose(*, bundle: Path | None, confidence: float, details: bool) -> Tracker:
+    """A body tracker.
+
+    Args:
+        bundle: a pose landmarker bundle (.task); None takes the models inside the wheel.
+        confidence: smallest score, in [0, 1], of a detection or of a track that goes on.
+        details: find hand and face points too.
+
+    Raises:
+        MissingWeights: this mediapipe has no models of its own and there is no bundle.
+        BadOption: hand and face points are asked of a mediapipe that cannot find them.
+    """
+    solutions = None if bundle else _solutions()
+    if solutions:
+        return _SolutionsPose(solutions, confidence, details)
+    if details:
+        raise BadOption(
+            "hand and face points of bodies come from models inside mediapipe 0.10.x, which are "
+            "not in use here; install mediapipe==0.10.21 and give no model_bundle, or set "
+            "hands and face to false"
+        )
+    return _TasksPose(_bundle("pose_landmarker_full", bundle), confidence)
+
+
+def open_face(*, bundle: Path | None, confidence: float) -> Tracker:
+    """A face tracker. Arguments and errors as for `open_pose`."""
+    solutions = None if bundle else _solutions()
+    if solutions:
+        return _SolutionsFace(solutions, confidence)
+    return _TasksFace(_bundle("face_landmarker", bundle), confidence)
+
+
+def _solutions() -> Any | None:
+    """`mediapipe.solutions`, where this mediapipe has it."""
+    return getattr(_mediapipe(), "solutions", None)
+
+
+def _mediapipe() -> Any:
+    # Read when the C++ part is loaded: 2 leaves errors only.
+    os.environ.setdefault("GLOG_minloglevel", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    import mediapipe
+
+    return mediapipe
+
+
+def _bundle(name: str, given: Path | None) -> Path:
+    """The bundle given, else that of the folder VIDSYNTH_MODELS, else of the weights folder."""
+    folder = os.environ.get("VIDSYNTH_MODELS")
+    if given is None and folder:
+        candidates = sorted(Path(folder).expanduser().glob(f"{name}*.task"))
+        if not candidates:
+            raise MissingWeights(
+                f"VIDSYNTH_MODELS is {folder}, which holds no {name}.task; put "
+                f"{weights.WEIGHTS[name]} there, or unset it"
+            )
+        given = candidates[0]
+    return weights.locate(name, path=given)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Drop what MediaPipe's C++ prints while its models load: it heeds no log level there."""
+    with _stderr_lock:
+        try:
+            kept = os.dup(2)
+        except OSError:  # a program without a standard error
+            yield
+            return
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        os.close(nowhere)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+def _points(landmarks: Any, picture: Picture) -> NDArray[np.float32]:
+    """(N, 4) as in `Sighting.points`, from a list of normalised landmarks."""
+    height, width = picture.shape[:2]
+    rows = [(p.x, p.y, p.z, p.visibility) for p in landmarks]
+    return np.array(rows, np.float32) * np.array([width, height, width, 1], np.float32)
+
+
+def _face_points(landmarks: Any, picture: Picture) -> NDArray[np.float32]:
+    """The same for landmarks that carry no visibility (faces, hands): 1."""
+    height, width = picture.shape[:2]
+    rows = [(p.x, p.y, p.z, 1.0) for p in landmarks]
+    return np.array(rows, np.float32) * np.array([width, height, width, 1], np.float32)
+
+
+def _metres(landmarks: Any) -> NDArray[np.float32]:
+    return np.array([(p.x, p.y, p.z) for p in landmarks], np.float32)
+
+
+class _Solutions(Tracker):
+    """The trackers of mediapipe 0.10.x, which run the models inside its wheel."""
+
+    def __init__(self, solutions: Any, confidence: float) -> None:
+        super().__init__()
+        self._solutions, self._confidence = solutions, confidence
+
+    def _run(self, opened: Any, picture: Picture, seconds: float | None) -> Any:
+        return opened.process(picture)
+
+
+class _SolutionsPose(_Solutions):
+    """MediaPipe Pose sees one person a picture, so `scan` paints out whom it has found."""
+
+    def __init__(self, solutions: Any, confidence: float, details: bool) -> None:
+        super().__init__(solutions, confidence)
+        self._details = details
+
+    def _open(self, *, static: bool) -> Any:
+        detailed = self._details and not static
+        settings = {"refine_face_landmarks": True} if detailed else {}
+        kind = self._solutions.holistic.Holistic if detailed else self._solutions.pose.Pose
+        return kind(
+            static_image_mode=static,
+            model_complexity=1,  # the one whose model is inside the wheel
+            smooth_landmarks=False,
+            min_detection_confidence=self._confidence,
+            min_tracking_confidence=self._confidence,
+            **settings,
+        )
+
+    def scan(self, picture: Picture) -> Sequence[Sighting]:
+        everybody: list[Sighting] = []
+        remaining = picture.copy()
+        while len(everybody) < MOST_SUBJECTS:
+            found = self._sightings(self._process(remaining, None), picture)
+            if not found:
+                break
+            everybody += found
+            x0, y0, x1, y1 = np.maximum(found[0].box, 0).astype(int)
+            remaining[y0:y1, x0:x1] = picture.mean(axis=(0, 1)).astype(np.uint8)
+        return everybody
+
+    def _sightings(self, found: Any, picture: Picture) -> list[Sighting]:
+        if found.pose_landmarks is None:
+            return []
+        sighting = Sighting(
+            points=_points(found.pose_landmarks.landmark, picture),
+            world=_metres(found.pose_world_landmarks.landmark),
+        )
+        # Only a holistic result has hands.
+        detailed = hasattr(found, "left_hand_landmarks")
+        return [_with_details(sighting, found, picture) if detailed else sighting]
+
+
+def _with_details(sighting: Sighting, found: Any, picture: Picture) -> Sighting:
+    """Hands and face of a holistic result; those not found lie on wrist and nose, invisible."""
+    parts = (
+        (found.left_hand_landmarks, 15, 21),
+        (found.right_hand_landmarks, 16, 21),
+        (found.face_landmarks, 0, 478),
+    )
+    clouds = []
+    for landmarks, anchor, count in parts:
+        hidden = np.tile(sighting.points[anchor] * np.array([1, 1, 1, 0], np.float32), (count, 1))
+        clouds.append(_face_points(landmarks.landmark, picture) if landmarks else hidden)
+    return replace(sighting, hands=np.concatenate(clouds[:2]), face=clouds[2])
+
+
+class _SolutionsFace(_Solutions):
+    def _open(self, *, static: bool) -> Any:
+        return self._solutions.face_mesh.FaceMesh(
+            static_image_mode=static,
+            max_num_faces=MOST_SUBJECTS if static else 1,
+            refine_landmarks=True,
+            min_detection_confidence=self._confidence,
+            min_tracking_confidence=self._confidence,
+        )
+
+    def _sightings(self, found: Any, picture: Picture) -> list[Sighting]:
+        faces = found.multi_face_landmarks or []
+        return [Sighting(points=_face_points(f.landmark, picture)) for f in faces]
+
+
+class _Tasks(Tracker):
+    """The trackers of the Tasks API, which need a bundle."""
+
+    def __init__(self, bundle: Path, confidence: float) -> None:
+        super().__init__()
+        self._bundle, self._confidence = bundle, confidence
+        self._milliseconds = -1
+
+    @abstractmethod
+    def _create(self, vision: Any, base: Any, mode: Any, count: int) -> Any: ...
+
+    def _open(self, *, static: bool) -> Any:
+        from mediapipe.tasks.python import BaseOptions, vision
+
+        mode = vision.RunningMode.IMAGE if static else vision.RunningMode.VIDEO
+        # As bytes: absolute Windows paths have been refused by some versions.
+        base = BaseOptions(model_asset_buffer=self._bundle.read_bytes())
+        try:
+            return self._create(vision, base, mode, MOST_SUBJECTS if static else 1)
+        except (RuntimeError, ValueError) as error:  # how mediapipe refuses a bundle
+            raise MissingWeights(
+                f"{self._bundle} cannot be used as a model bundle ({error}); get the published "
+                "one, `vidsynth doctor` says where"
+            ) from error
+
+    def _run(self, opened: Any, picture: Picture, seconds: float | None) -> Any:
+        mediapipe = _mediapipe()
+        image = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=picture)
+        if seconds is None:
+            return opened.detect(image)
+        # Timestamps are whole milliseconds and must grow.
+        self._milliseconds = max(self._milliseconds + 1, round(seconds * 1000))
+        return opened.detect_for_video(image, self._milliseconds)
+
+
+class _TasksPose(_Tasks):
+    def _create(self, vision: Any, base: Any, mode: Any, count: int) -> Any:
+        options = vision.PoseLandmarkerOptions(
+            base_options=base,
+            running_mode=mode,
+            num_poses=count,
+            min_pose_detection_confidence=self._confidence,
+            min_pose_presence_confidence=self._confidence,
+            min_tracking_confidence=self._confidence,
+        )
+        return vision.PoseLandmarker.create_from_options(options)
+
+    def _sightings(self, found: Any, picture: Picture) -> list[Sighting]:
+        pairs = zip(found.pose_landmarks, found.pose_world_landmarks, strict=True)
+        return [Sighting(points=_points(p, picture), world=_metres(w)) for p, w in pairs]
+
+
+class _TasksFace(_Tasks):
+    def _create(self, vision: Any, base: Any, mode: Any, count: int) -> Any:
+        options = vision.FaceLandmarkerOptions(
+            base_options=base,
+            running_mode=mode,
+            num_faces=count,
+            min_face_detection_confidence=self._confidence,
+            min_face_presence_confidence=self._confidence,
+            min_tracking_confidence=self._confidence,
+        )
+        return vision.FaceLandmarker.create_from_options(options)
+
+    def _sightings(self, found: Any, picture: Picture) -> list[Sighting]:
+        return [Sighting(points=_face_points(f, picture)) for f in found.face_landmarks]

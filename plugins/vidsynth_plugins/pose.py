@@ -1,0 +1,104 @@
+"""Body poses with MediaPipe Pose (BlazePose): 33 points, also in metres, with visibility."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+
+from vidsynth.clip import Clip
+from vidsynth.conditioning import PoseSequence
+from vidsynth.kinds import Extractor
+from vidsynth_plugins.mediapipe_models import Sighting, Tracker, open_pose
+from vidsynth_plugins.tracking import Frame, Points, TrackingOptions, follow
+
+AGILITY = 8.0
+"""Hz per body size a second: how much less a joint in motion is smoothed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoseOptions(TrackingOptions):
+    """How bodies are tracked.
+
+    Attributes:
+        person: which person by size at the first sighting, where there are several: 1 (or none
+            given) is the largest, 2 the next.
+        min_confidence: smallest score, in [0, 1], of a detection or of a track that goes on.
+        smoothing: seconds; time constant of the filter for a joint at rest, less in motion;
+            0 switches it off.
+        max_gap_seconds: seconds; shorter absences are interpolated, longer ones are marked.
+        model_bundle: a pose landmarker bundle (.task) to use through MediaPipe's Tasks API, which
+            mediapipe 1.x needs; none given: the models inside mediapipe 0.10.x, or the bundle in
+            the folder VIDSYNTH_MODELS or among vidsynth's weights.
+        hands: find 21 points on each hand too (mediapipe 0.10.x without a bundle only).
+        face: find the 478-point face mesh too (mediapipe 0.10.x without a bundle only).
+    """
+
+    hands: bool = False
+    face: bool = False
+
+
+class PoseExtractor(Extractor):
+    """Tracks one person. Where it is not seen, visibility is 0 and the last known pose is kept."""
+
+    Options = PoseOptions
+    produces: ClassVar = PoseSequence
+    weights_licence = "Apache-2.0 (MediaPipe's own models)"
+
+    options: PoseOptions
+
+    def extract(self, clips: Iterator[Clip]) -> Iterator[PoseSequence]:
+        """One PoseSequence of one person per clip.
+
+        Raises:
+            MissingWeights: this mediapipe has no models of its own and there is no bundle.
+            BadOption: hand or face points are asked of a mediapipe that cannot find them.
+        """
+        tracks = follow(
+            clips, self._open, self._measure, self.options, margin=0.35, agility=AGILITY
+        )
+        for frames, size in tracks:
+            yield self._sequence(frames, size)
+
+    def _open(self) -> Tracker:
+        return open_pose(
+            bundle=self.options.model_bundle,
+            confidence=self.options.min_confidence,
+            details=self.options.hands or self.options.face,
+        )
+
+    def _parts(self) -> dict[str, int]:
+        """Number of points of each cloud that is kept."""
+        wanted = {"keypoints": 33, "world": 33}
+        wanted |= {"hands": 42} if self.options.hands else {}
+        return wanted | ({"face": 478} if self.options.face else {})
+
+    def _measure(self, sighting: Sighting) -> Mapping[str, Points]:
+        clouds = {"keypoints": sighting.points, "hands": sighting.hands, "face": sighting.face}
+        parts = {n: clouds[n] for n in self._parts() if n != "world"}
+        # A search of the whole picture finds bodies only.
+        kept = {n: _without_depth(c, sighting.points, self._parts()[n]) for n, c in parts.items()}
+        assert sighting.world is not None
+        return {**kept, "world": sighting.world}
+
+    def _sequence(self, frames: list[Frame], size: tuple[int, int]) -> PoseSequence:
+        tensors = {}
+        for name, count in self._parts().items():
+            cloud = np.zeros((len(frames), 1, count, 3), np.float32)
+            for row, frame in zip(cloud, frames, strict=True):
+                row[0] = frame.parts.get(name, 0)
+                if not frame.seen and name != "world":
+                    row[..., 2] = 0
+            tensors[name] = torch.from_numpy(cloud)
+        seen = torch.tensor([[frame.seen] for frame in frames], dtype=torch.bool).reshape(-1, 1)
+        return PoseSequence(**tensors, seen=seen, frame_size=size)
+
+
+def _without_depth(cloud: Points | None, body: Points, count: int) -> Points:
+    """x, y, visibility of a (N, 4) cloud; without one, invisible points on the nose."""
+    if cloud is None:
+        cloud = np.tile(body[:1] * np.array([1, 1, 1, 0], np.float32), (count, 1))
+    return cloud[:, [0, 1, 3]]

@@ -1,0 +1,322 @@
+"""From single sightings to one steady track: who is followed, what is smoothed, what is filled in.
+
+Shared by the body and the face extractor. Everything is decided frame by frame, so that it does
+not matter how a video is cut into clips.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from vidsynth.clip import Clip
+from vidsynth_plugins.mediapipe_models import Picture, Sighting, Tracker
+
+# T frames, N points
+
+Points = NDArray[np.float32]
+Window = tuple[int, int, int, int]
+"""x0, y0, x1, y1 in pixels, inside the picture."""
+
+LOOK_EVERY = 0.5
+"""Seconds between two searches of the whole picture while the subject is out of sight."""
+
+BODY_METRES = 1.7
+"""Size of a body in its world coordinates, near enough for the smoothing's speeds."""
+
+
+class Frame(NamedTuple):
+    """One frame of a track."""
+
+    seconds: float
+    parts: Mapping[str, Points]
+    """Named point clouds (N, C); the last known ones (or zeros) where not seen."""
+    seen: bool
+
+
+def pictures(clip: Clip) -> Iterator[Picture]:
+    """The frames of a clip as mediapipe takes them."""
+    for frame in clip.frames.cpu().numpy():
+        yield cv2.merge(list(frame))  # pyright: ignore[reportReturnType]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackingOptions:
+    """What bodies and faces have in common; each documents the fields in its own words."""
+
+    person: int | None = None
+    min_confidence: float = 0.5
+    smoothing: float = 0.05
+    max_gap_seconds: float = 0.5
+    model_bundle: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.person is not None and self.person < 1:
+            raise ValueError(f"person counts from 1; got {self.person}")
+        if not 0 <= self.min_confidence <= 1:
+            raise ValueError(f"min_confidence must be in [0, 1]; got {self.min_confidence}")
+        if self.smoothing < 0 or self.max_gap_seconds < 0:
+            raise ValueError("smoothing and max_gap_seconds must not be negative")
+
+
+def follow(
+    clips: Iterable[Clip],
+    open_tracker: Callable[[], Tracker],
+    measure: Callable[[Sighting], Mapping[str, Points]],
+    options: TrackingOptions,
+    *,
+    margin: float,
+    agility: float,
+) -> Iterator[tuple[list[Frame], tuple[int, int]]]:
+    """One subject through consecutive clips of one video: frames and (height, width) per clip.
+
+    Frames are held back, `options.max_gap_seconds` at most, while the subject is out of sight.
+
+    Args:
+        clips: frames of one size.
+        open_tracker: makes the tracker of this stream; it is closed when the stream ends.
+        measure: what to keep of a sighting, as named point clouds (N, C), x and y first; "world"
+            is in metres, the others are in pixels.
+        options: which subject, and how it is smoothed.
+        margin: width of the surroundings watched around one subject of several, in its own size.
+        agility: how much the smoothing's cutoff rises with speed, in Hz per subject size a second.
+    """
+    waiting: deque[tuple[int, tuple[int, int]]] = deque()  # clips whose frames are on their way
+    with closing(open_tracker()) as tracker:
+        follower = Follower(tracker, person=(options.person or 1) - 1, margin=margin)
+        smoothers: dict[str, Smoother] = {}
+
+        def smooth(name: str, points: Points, seconds: float) -> Points:
+            smoother = smoothers.setdefault(name, Smoother(options.smoothing, agility))
+            return smoother(points, seconds, BODY_METRES if name == "world" else follower.size)
+
+        def sightings() -> Iterator[tuple[float, Mapping[str, Points] | None]]:
+            for clip in clips:
+                waiting.append((len(clip), (clip.height, clip.width)))
+                for picture, seconds in zip(pictures(clip), clip.pts.tolist(), strict=True):
+                    found = follower(picture, seconds)
+                    parts = measure(found) if found else None
+                    yield seconds, parts and {n: smooth(n, p, seconds) for n, p in parts.items()}
+
+        batch: list[Frame] = []
+        for frame in fill_gaps(sightings(), options.max_gap_seconds):
+            batch.append(frame)
+            while waiting and len(batch) >= waiting[0][0]:
+                count, size = waiting.popleft()
+                yield batch[:count], size
+                del batch[:count]
+        yield from (([], size) for _, size in waiting)  # clips without frames, at the end
+
+
+class Smoother:
+    """A causal low-pass filter whose cutoff rises with the speed of each point (a "One Euro"
+    filter): gentle at rest, hardly there in motion. Its clock is the timestamps."""
+
+    SPEED_CUTOFF = 2.0
+    """Hz: how quickly the estimate of the speed follows."""
+    FORGET = 0.5
+    """Seconds without a sighting after which the filter starts anew."""
+
+    def __init__(self, rest_seconds: float, agility: float) -> None:
+        self._rest_seconds = rest_seconds
+        self._agility = agility
+        self._last: tuple[float, Points, Points] | None = None
+
+    def __call__(self, points: Points, seconds: float, unit: float) -> Points:
+        """The smoothed (N, C) points. `unit`: size of the subject in the scale of the points."""
+        if self._rest_seconds <= 0:
+            return points
+        if self._last is None or seconds - self._last[0] > self.FORGET:
+            self._last = seconds, points, np.zeros_like(points[:, :2])
+            return points
+        then, before, velocity = self._last
+        elapsed = seconds - then
+        moved = (points[:, :2] - before[:, :2]) / (elapsed * unit)
+        velocity = velocity + _gain(self.SPEED_CUTOFF, elapsed) * (moved - velocity)
+        speed = np.linalg.norm(velocity, axis=1, keepdims=True)
+        cutoff = 1 / (2 * np.pi * self._rest_seconds) + self._agility * speed
+        smoothed = before + _gain(cutoff, elapsed) * (points - before)
+        self._last = seconds, smoothed, velocity
+        return smoothed
+
+
+def _gain(cutoff: Any, elapsed: float) -> Any:
+    """Weight of the new value in a first-order low-pass filter of this cutoff in Hz."""
+    return 1 / (1 + 1 / (2 * np.pi * cutoff * elapsed))
+
+
+def fill_gaps(
+    sightings: Iterable[tuple[float, Mapping[str, Points] | None]], max_gap_seconds: float
+) -> Iterator[Frame]:
+    """One Frame per sighting, in order; absences of at most `max_gap_seconds` are interpolated.
+
+    The length of an absence is the time from the last sighting before it to the first after it.
+    """
+    last: Frame | None = None
+    absent: list[float] = []
+    for seconds, parts in sightings:
+        if parts is None:
+            absent.append(seconds)
+        else:
+            frame = Frame(seconds, parts, True)
+            yield from (_between(last, frame, t) if last else Frame(t, {}, False) for t in absent)
+            yield frame
+            last, absent = frame, []
+        if absent and (last is None or absent[-1] - last.seconds >= max_gap_seconds):
+            # Too long already: nothing to wait for, now and until the next sighting.
+            held = last.parts if last else {}
+            yield from (Frame(t, held, False) for t in absent)
+            last, absent = (Frame(-np.inf, held, False) if last else None), []
+    yield from (Frame(t, last.parts if last else {}, False) for t in absent)
+
+
+def _between(last: Frame, following: Frame, seconds: float) -> Frame:
+    share = (seconds - last.seconds) / (following.seconds - last.seconds)
+    parts = {
+        name: (1 - share) * last.parts[name] + share * points
+        for name, points in following.parts.items()
+    }
+    return Frame(seconds, parts, True)
+
+
+class Follower:
+    """Keeps one subject in sight.
+
+    MediaPipe follows a subject from picture to picture by itself, but may start with any of
+    several, or slip to another. So the first sighting, and every jump, makes a search of the whole
+    picture: it tells who is there, and where several are, only a window around the subject is
+    shown to the tracker from then on. Subjects too small to be found in the whole picture are
+    searched for in parts of it.
+    """
+
+    def __init__(self, tracker: Tracker, *, person: int, margin: float) -> None:
+        self._tracker = tracker
+        self._person = person
+        self._margin = margin
+        self._window: Window | None = None
+        self._last: tuple[float, Points] | None = None  # when and where: seconds, box
+        self._in_sight = False
+        self._looked = -np.inf
+
+    @property
+    def size(self) -> float:
+        """Larger side of the subject's box when last seen, in pixels."""
+        return _size(self._last[1]) if self._last else 1.0
+
+    def __call__(self, picture: Picture, seconds: float) -> Sighting | None:
+        found = self._track(picture, seconds)
+        appeared = found is not None and not self._in_sight
+        self._in_sight = found is not None
+        if found is None or self._last is None or self._distance(found, seconds) > 1:
+            due = seconds - self._looked >= LOOK_EVERY
+            found = self._look(picture, seconds, found) if due or appeared else None
+        if found is not None:
+            self._last = seconds, found.box
+            self._keep_in_window(picture)
+        return found
+
+    def _track(self, picture: Picture, seconds: float) -> Sighting | None:
+        x0, y0, x1, y1 = self._window or _whole(picture)
+        shown = np.ascontiguousarray(picture[y0:y1, x0:x1])
+        found = self._tracker.track(shown, seconds)
+        return found.moved(x0, y0) if found else None
+
+    def _distance(self, found: Sighting, seconds: float) -> float:
+        """How unlike the last one a sighting is; up to 1 it can be the same subject. Half a size
+        to the side, or half as large again, is too much at once; time allows for more."""
+        assert self._last is not None
+        then, box = self._last
+        shift = np.linalg.norm(_centre(found.box) - _centre(box)) / max(_size(box), 1)
+        growth = abs(np.log(max(_size(found.box), 1) / max(_size(box), 1)))
+        return float((shift + growth) / (0.5 + 2 * (seconds - then)))
+
+    def _look(self, picture: Picture, seconds: float, tracked: Sighting | None) -> Sighting | None:
+        """Search the whole picture for the subject; set window and tracker on it."""
+        self._looked = seconds
+        everybody = _everybody(self._tracker, picture)
+        chosen = self._choose(everybody, seconds)
+        if chosen is not None:
+            alone = len(everybody) == 1 and _size(chosen.box) > min(picture.shape[:2]) / 4
+            before, self._window = (
+                self._window,
+                None if alone else self._around(chosen.box, picture),
+            )
+            on_it = tracked is not None and _overlap(tracked.box, chosen.box) > 0.5
+            if not on_it or self._window != before:
+                self._tracker.reset()
+        return chosen
+
+    def _choose(self, everybody: list[Sighting], seconds: float) -> Sighting | None:
+        if self._last is None:
+            return everybody[self._person] if self._person < len(everybody) else None
+        if self._person == 0 and len(everybody) == 1 and self._window is None:
+            return everybody[0]  # there never was anybody else
+        likely = [s for s in everybody if self._distance(s, seconds) <= 1]
+        return min(likely, key=lambda s: self._distance(s, seconds), default=None)
+
+    def _keep_in_window(self, picture: Picture) -> None:
+        """Move the window when the subject comes near its edge or has become small in it."""
+        if self._window is None or self._last is None:
+            return
+        wanted = self._around(self._last[1], picture)
+        slack = 0.5 * self._margin * self.size
+        escaping = np.abs(np.subtract(wanted, self._window)).max() > slack
+        if escaping:
+            self._window = wanted
+            self._tracker.reset()
+
+    def _around(self, box: Points, picture: Picture) -> Window:
+        height, width = picture.shape[:2]
+        reach = self._margin * _size(box)
+        low = np.clip(np.floor(box[:2] - reach), 0, (width - 1, height - 1)).astype(int)
+        high = np.clip(np.ceil(box[2:] + reach), low + 1, (width, height)).astype(int)
+        return (*low.tolist(), *high.tolist())
+
+
+def _whole(picture: Picture) -> Window:
+    return (0, 0, picture.shape[1], picture.shape[0])
+
+
+def _size(box: Points) -> float:
+    return float(max(box[2] - box[0], box[3] - box[1]))
+
+
+def _centre(box: Points) -> Points:
+    return (box[:2] + box[2:]) / 2
+
+
+def _everybody(tracker: Tracker, picture: Picture) -> list[Sighting]:
+    """Who is in the picture, largest first; if the whole shows nobody, its parts are searched."""
+    found = list(tracker.scan(picture))
+    if not found and min(picture.shape[:2]) >= 128:
+        for x0, y0, x1, y1 in _tiles(picture):
+            part = np.ascontiguousarray(picture[y0:y1, x0:x1])
+            for sighting in tracker.scan(part):
+                moved = sighting.moved(x0, y0)
+                if all(_overlap(moved.box, other.box) < 0.3 for other in found):
+                    found.append(moved)
+    return sorted(found, key=lambda s: -_size(s.box))
+
+
+def _tiles(picture: Picture) -> Iterator[Window]:
+    """Nine half-size windows, each overlapping its neighbours by half, the middle ones first."""
+    height, width = picture.shape[:2]
+    for y, x in ((1, 1), (0, 1), (1, 0), (1, 2), (2, 1), (0, 0), (0, 2), (2, 0), (2, 2)):
+        x0, y0 = x * width // 4, y * height // 4
+        yield (x0, y0, x0 + width // 2, y0 + height // 2)
+
+
+def _overlap(one: Points, other: Points) -> float:
+    """Intersection of two boxes over their union."""
+    low, high = np.maximum(one[:2], other[:2]), np.minimum(one[2:], other[2:])
+    shared = float(np.prod(np.maximum(high - low, 0)))
+    areas = float(np.prod(one[2:] - one[:2]) + np.prod(other[2:] - other[:2]))
+    return shared / max(areas - shared, 1e-6)
