@@ -1,0 +1,425 @@
+"""The puppet's body: proportions, clothes, the surfaces, and where its joints go in a dance.
+
+Metres; x to the right of the picture, y up from the floor, z towards the viewer. Sides: 0 is the
+puppet's left (+x at rest), 1 its right.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidsynth.worlds import face
+from vidsynth.worlds.dance import Dance
+from vidsynth.worlds.figure import Array, Figure, Part, ball, bend, sheet, smoothstep, tube, unit
+from vidsynth.worlds.motion import shortest_arc, turns
+from vidsynth.worlds.texture import Colour, Pattern, cloth, plain
+
+# T frames, N bones, V vertices
+
+PELVIS, CHEST, SKULL = 0, 1, 2
+UPPER, FORE, HAND, THIGH, SHIN, FOOT = range(6)
+NUM_BONES = 15
+SIDES = (0, 1)
+
+
+def limb(part: int, side: int) -> int:
+    """Index of a limb's bone."""
+    return 3 + 6 * side + part
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Body:
+    """Proportions; ratios are relative to an average adult."""
+
+    height: float
+    """Metres."""
+    legs: float = 1.0
+    arms: float = 1.0
+    shoulders: float = 1.0
+    hips: float = 1.0
+    girth: float = 1.0
+    bust: float = 0.0
+    """0 for a flat chest, 1 for a full one."""
+    head: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clothes:
+    top: Colour
+    top_trim: Colour
+    pattern: Pattern
+    bottom: Colour
+    shoes: Colour
+    sleeve: float
+    """Share of the arm that is covered."""
+    leg: float
+    """Share of the leg that is covered."""
+    skirt: bool
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rest:
+    """Where the joints are when standing straight, arms hanging."""
+
+    joints: Array
+    """(15, 3) pivot of each bone."""
+    upper: float
+    fore: float
+    hand: float
+    thigh: float
+    shin: float
+    ankle: float
+    """Height of the ankle over the floor."""
+    foot: float
+    """Length, heel to toe."""
+
+
+def rest(body: Body) -> Rest:
+    h = body.height
+    thigh, shin, ankle = 0.245 * h * body.legs, 0.240 * h * body.legs, 0.045 * h
+    upper, fore, hand = 0.168 * h * body.arms, 0.142 * h * body.arms, 0.098 * h
+    hip = ankle + thigh + shin
+    joints = np.zeros((NUM_BONES, 3), np.float32)
+    joints[PELVIS] = 0, hip, 0
+    joints[CHEST] = 0, hip + 0.085 * h, 0
+    joints[SKULL] = 0, hip + 0.345 * h, -0.005 * h
+    for side in SIDES:
+        out = 1 - 2 * side
+        shoulder = np.array([out * 0.108 * h * body.shoulders, hip + 0.287 * h, -0.004 * h])
+        socket = np.array([out * 0.052 * h * body.hips, hip, 0])
+        down = np.array([0, -1, 0])
+        joints[limb(UPPER, side)] = shoulder
+        joints[limb(FORE, side)] = shoulder + down * upper
+        joints[limb(HAND, side)] = shoulder + down * (upper + fore)
+        joints[limb(THIGH, side)] = socket
+        joints[limb(SHIN, side)] = socket + down * thigh
+        joints[limb(FOOT, side)] = socket + down * (thigh + shin)
+    return Rest(joints, upper, fore, hand, thigh, shin, ankle, 0.150 * h)
+
+
+# Where the joints go ------------------------------------------------------------------------------
+
+
+def pose(body: Body, dance: Dance) -> tuple[Array, Array]:
+    """Forward kinematics of the trunk and arms, inverse of the legs.
+
+    Returns:
+        Rotations (T, 15, 3, 3) and positions (T, 15, 3) of the bones.
+    """
+    still, count = rest(body), len(dance)
+    leg = still.thigh + still.shin
+    rotation = np.tile(np.eye(3, dtype=np.float32), (count, NUM_BONES, 1, 1))
+    place = np.zeros((count, NUM_BONES, 3), np.float32)
+    rotation[:, PELVIS] = turns(*dance.pelvis.T)
+    rotation[:, CHEST] = rotation[:, PELVIS] @ turns(*dance.chest.T)
+    rotation[:, SKULL] = rotation[:, CHEST] @ turns(*dance.head.T)
+
+    ankles = _ankles(still, dance, leg)
+    place[:, PELVIS, 0], place[:, PELVIS, 2] = leg * dance.root.T
+    sockets = np.stack([_carried(still, rotation, PELVIS, limb(THIGH, s)) for s in SIDES], axis=1)
+    place[:, PELVIS, 1] = _pelvis_height(place[:, PELVIS], sockets, ankles, dance, leg)
+    place[:, CHEST] = place[:, PELVIS] + _carried(still, rotation, PELVIS, CHEST)
+    place[:, SKULL] = place[:, CHEST] + _carried(still, rotation, CHEST, SKULL)
+    for side in SIDES:
+        _place_arm(still, dance, rotation, place, side)
+        place[:, limb(THIGH, side)] = place[:, PELVIS] + sockets[:, side]
+        _place_leg(still, dance, rotation, place, ankles[:, side], side)
+    return rotation, place
+
+
+def _carried(still: Rest, rotation: Array, parent: int, child: int) -> Array:
+    """(T, 3) from a bone's pivot to that of one it carries rigidly."""
+    return rotation[:, parent] @ (still.joints[child] - still.joints[parent])
+
+
+def _ankles(still: Rest, dance: Dance, leg: float) -> Array:
+    """(T, 2, 3) where the dance wants the ankles."""
+    ankles = leg * dance.feet
+    ankles[..., 0] = ankles[..., 0] * (1, -1) + still.joints[[limb(THIGH, s) for s in SIDES], 0]
+    ankles[..., 1] += still.ankle
+    return ankles.astype(np.float32)
+
+
+def _pelvis_height(pelvis: Array, sockets: Array, ankles: Array, dance: Dance, leg: float) -> Array:
+    """(T,) as high as both legs reach, lower by the squat."""
+    apart = (pelvis[:, None] + sockets - ankles)[..., [0, 2]]
+    reach = 0.985 * leg
+    rise = np.sqrt(np.maximum(reach**2 - (apart**2).sum(-1), (0.3 * leg) ** 2))
+    return (ankles[..., 1] + rise - sockets[..., 1]).min(axis=1) - leg * dance.squat
+
+
+def _place_arm(still: Rest, dance: Dance, rotation: Array, place: Array, side: int) -> None:
+    out = 1 - 2 * side
+    mirror = np.float32([out, 1, 1])
+    upper, fore = dance.upper_arms[:, side] * mirror, dance.forearms[:, side] * mirror
+    chest = rotation[:, CHEST]
+    # From hanging to straight out is a turn about z; from there the shortest way to the direction.
+    sideways = turns(np.float32(0), np.float32(0), np.float32(out * np.pi / 2))
+    swing = shortest_arc(np.broadcast_to(np.float32([out, 0, 0]), upper.shape), upper)
+    rotation[:, limb(UPPER, side)] = chest @ swing @ sideways
+    rotation[:, limb(FORE, side)] = chest @ shortest_arc(upper, fore) @ swing @ sideways
+    rotation[:, limb(HAND, side)] = rotation[:, limb(FORE, side)]
+    shoulder = still.joints[limb(UPPER, side)] - still.joints[CHEST]
+    # A raised arm lifts its shoulder and draws it in.
+    raised = smoothstep(0.0, 1.0, upper[:, 1])[:, None]
+    shoulder = shoulder + raised * np.float32([-0.10 * still.upper * out, 0.14 * still.upper, 0])
+    place[:, limb(UPPER, side)] = place[:, CHEST] + np.einsum("tij,tj->ti", chest, shoulder)
+    down = np.float32([0, -1, 0])
+    elbow = place[:, limb(UPPER, side)] + rotation[:, limb(UPPER, side)] @ (down * still.upper)
+    place[:, limb(FORE, side)] = elbow
+    place[:, limb(HAND, side)] = elbow + rotation[:, limb(FORE, side)] @ (down * still.fore)
+
+
+def _place_leg(
+    still: Rest, dance: Dance, rotation: Array, place: Array, ankle: Array, side: int
+) -> None:
+    """Two-bone inverse kinematics; the knee points where the toes do."""
+    out = 1 - 2 * side
+    hip = place[:, limb(THIGH, side)]
+    reach = ankle - hip
+    distance = np.linalg.norm(reach, axis=1, keepdims=True)
+    longest = 0.998 * (still.thigh + still.shin)
+    distance = np.clip(distance, 0.35 * longest, longest)
+    along = unit(reach)
+    yaw = out * dance.toes[:, side] + 0.5 * dance.pelvis[:, 0]
+    forwards = np.stack([np.sin(yaw), 0 * yaw, np.cos(yaw)], axis=1).astype(np.float32)
+    across = unit(forwards - (forwards * along).sum(1, keepdims=True) * along)
+    near = (still.thigh**2 - still.shin**2 + distance**2) / (2 * distance)
+    bulge = np.sqrt(np.maximum(still.thigh**2 - near**2, 0))
+    knee = hip + along * near + across * bulge
+    ankle = hip + along * distance
+    # The leg's axes: down the bone, and sideways as the knee's hinge.
+    for part, (start, end) in ((THIGH, (hip, knee)), (SHIN, (knee, ankle))):
+        up = unit(start - end)
+        hinge = unit(np.cross(up, forwards))
+        rotation[:, limb(part, side)] = np.stack([hinge, up, np.cross(hinge, up)], axis=-1)
+    lifted = np.clip(dance.feet[:, side, 1] * 2.2, 0, 0.6)
+    rotation[:, limb(FOOT, side)] = turns(yaw, lifted, 0 * yaw)
+    place[:, limb(SHIN, side)] = knee
+    place[:, limb(FOOT, side)] = ankle
+
+
+# The surfaces -------------------------------------------------------------------------------------
+
+
+def build(body: Body, look: face.Look, clothes: Clothes, texture_px: int) -> Figure:
+    """The whole puppet at rest; `texture_px` is about its width in the picture."""
+    still = rest(body)
+    rng = np.random.default_rng(clothes.seed)
+    size = int(np.clip(texture_px, 32, 256))
+    top = cloth(clothes.top, clothes.top_trim, clothes.pattern, rng, size)
+    sleeve = cloth(clothes.top, clothes.top_trim, clothes.pattern, rng, size)
+    bottom = cloth(clothes.bottom, clothes.bottom, "plain", rng, size)
+    skin = plain(look.skin, size)
+    parts = [_torso(body, still, top), _pelvis(body, still, bottom)]
+    for side in SIDES:
+        parts.append(
+            _arm(body, still, _covered(sleeve, skin, clothes.sleeve), clothes.sleeve, side)
+        )
+        parts += _hand(still, skin, side)
+        bare = 0.42 if clothes.skirt else clothes.leg
+        parts.append(_leg(body, still, _covered(bottom, skin, bare), bare, side))
+        parts.append(_shoe(still, plain(clothes.shoes, 8), side))
+    if clothes.skirt:
+        parts += [_skirt(body, still, bottom, side) for side in SIDES]
+    return Figure.joined([*parts, *_head(body, still, look, texture_px)])
+
+
+def _covered(cover: Array, skin: Array, share: float) -> Array:
+    """Cloth down to `share` of the length, skin below, with a dark hem."""
+    rows = round(share * len(cover))
+    picture = np.concatenate([cover[:rows], skin[rows:]])
+    picture[max(rows - max(1, len(cover) // 64), 0) : rows] *= 0.7
+    return picture
+
+
+def _torso(body: Body, still: Rest, texture: Array) -> Part:
+    h, w = body.height, body.girth
+    y = np.array([0.312, 0.300, 0.285, 0.262, 0.225, 0.185, 0.14, 0.095, 0.05, 0.01, -0.015]) * h
+    shoulder, hip = body.shoulders, body.hips
+    x = [0.036, 0.062, 0.092 * shoulder, 0.106 * shoulder, 0.103 * shoulder**0.7]
+    x += [0.095 * w, 0.086 * w, 0.083 * w, 0.090 * hip * w**0.7, 0.099 * hip * w**0.7]
+    x += [0.100 * hip * w**0.7]
+    z = np.array([0.034, 0.042, 0.050, 0.060, 0.066, 0.065, 0.060, 0.058, 0.061, 0.066, 0.068]) * w
+    z = z * (1 + 0.22 * body.bust * np.exp(-(((y / h - 0.215) / 0.035) ** 2)))
+    path = np.stack([0 * y, y + still.joints[PELVIS, 1], 0 * y - 0.004 * h], -1)
+    part = tube(path, np.stack([np.array(x) * h, z * h], -1), texture, sides=20, bone=PELVIS)
+    # A body is flatter in front than an ellipse, and closed at the shoulders.
+    share = smoothstep(0.02 * h, 0.15 * h, part.vertices[:, 1] - still.joints[PELVIS, 1])
+    return bend(part, CHEST, share)
+
+
+def _pelvis(body: Body, still: Rest, texture: Array) -> Part:
+    h, w = body.height, body.girth**0.7
+    y = np.array([0.06, 0.02, -0.02, -0.05, -0.075]) * h
+    x = np.array([0.082, 0.094, 0.098, 0.088, 0.060]) * h * body.hips * w
+    z = np.array([0.056, 0.063, 0.066, 0.060, 0.040]) * h * w
+    path = np.stack([0 * y, y + still.joints[PELVIS, 1], 0 * y - 0.004 * h], -1)
+    return tube(
+        path, np.stack([x, z], -1), texture, sides=18, bone=PELVIS, round_ends=(False, True)
+    )
+
+
+def _chain(length_a: float, length_b: float, rows: int) -> tuple[Array, Array]:
+    """Distances from a limb's root, closer about the joint, and there the share of the far bone."""
+    s = np.linspace(0, 1, rows)
+    total = length_a + length_b
+    along = s * total
+    share = smoothstep(length_a - 0.09 * total, length_a + 0.09 * total, along)
+    return along.astype(np.float32), share
+
+
+def _arm(body: Body, still: Rest, texture: Array, sleeve: float, side: int) -> Part:
+    h = body.height
+    along, share = _chain(still.upper, still.fore, 14)
+    at = along / along[-1]
+    radius = (
+        np.interp(
+            at,
+            [0, 0.12, 0.3, 0.5, 0.56, 0.66, 0.85, 1],
+            [0.032, 0.031, 0.027, 0.0225, 0.0225, 0.0235, 0.018, 0.0155],
+        )
+        * h
+        * body.girth**0.8
+    )
+    radius += 0.0055 * h * smoothstep(sleeve + 0.05, sleeve - 0.02, at)
+    root = still.joints[limb(UPPER, side)]
+    path = root - np.stack([0 * along, along, 0 * along], -1)
+    part = tube(path, np.stack([radius, radius], -1), texture, sides=10, round_ends=(True, True))
+    return _chained(part, root[1] - part.vertices[:, 1], along, share, UPPER, FORE, side)
+
+
+def _leg(body: Body, still: Rest, texture: Array, cover: float, side: int) -> Part:
+    h = body.height
+    along, share = _chain(still.thigh, still.shin, 16)
+    at = along / along[-1]
+    radius = (
+        np.interp(
+            at,
+            [0, 0.1, 0.3, 0.47, 0.53, 0.66, 0.85, 1],
+            [0.053, 0.051, 0.043, 0.0325, 0.031, 0.033, 0.0225, 0.020],
+        )
+        * h
+        * body.girth**0.8
+    )
+    radius += (0.004 + 0.012 * at) * h * smoothstep(cover + 0.04, cover - 0.02, at)
+    root = still.joints[limb(THIGH, side)]
+    path = root - np.stack([0 * along, along, 0.006 * h * np.sin(np.pi * at)], -1)
+    part = tube(path, np.stack([radius, radius], -1), texture, sides=12, round_ends=(True, False))
+    return _chained(part, root[1] - part.vertices[:, 1], along, share, THIGH, SHIN, side)
+
+
+def _chained(
+    part: Part, down: Array, along: Array, share: Array, near: int, far: int, side: int
+) -> Part:
+    """Hang a tube on two bones."""
+    part = replace(part, bones=np.full_like(part.bones, limb(near, side)))
+    return bend(part, limb(far, side), np.interp(down, along, share))
+
+
+def _hand(still: Rest, skin: Array, side: int) -> list[Part]:
+    """A palm, four fingers and a thumb, hanging from the wrist, palm towards the thigh."""
+    out, n = 1 - 2 * side, still.hand
+    wrist, bone = still.joints[limb(HAND, side)], limb(HAND, side)
+    palm = ball(wrist + (0, -0.26 * n, 0), (0.10 * n, 0.32 * n, 0.22 * n), skin, bone=bone)
+    parts = [palm]
+    for k, (length, tilt) in enumerate(((0.40, -0.10), (0.46, -0.03), (0.44, 0.05), (0.34, 0.13))):
+        # From the index finger, which is forwards, to the little one.
+        start = wrist + (0, -0.50 * n, (0.15 - 0.10 * k) * n)
+        t = np.linspace(0, 1, 4)[:, None]
+        path = start + t * length * n * np.float32([-0.12 * out, -1, -tilt])
+        path[:, 0] -= out * 0.10 * n * t[:, 0] ** 2
+        radius = n * np.float32([0.065, 0.060, 0.055, 0.035])[:, None].repeat(2, 1)
+        parts.append(tube(path, radius, skin, sides=5, bone=bone))
+    t = np.linspace(0, 1, 4)[:, None]
+    thumb = wrist + (0, -0.14 * n, 0.12 * n) + t * n * np.float32([-0.10 * out, -0.34, 0.26])
+    radius = n * np.float32([0.085, 0.075, 0.065, 0.04])[:, None].repeat(2, 1)
+    return [*parts, tube(thumb, radius, skin, sides=5, bone=bone)]
+
+
+def _shoe(still: Rest, texture: Array, side: int) -> Part:
+    """Heel to toe, flat below."""
+    ankle, n = still.joints[limb(FOOT, side)], still.foot
+    t = np.linspace(0, 1, 9)[:, None]
+    angle = np.linspace(0, 2 * np.pi, 11)
+    wide = n * np.interp(t, [0, 0.1, 0.4, 0.75, 0.92, 1], [0.05, 0.13, 0.14, 0.19, 0.15, 0.04])
+    high = n * np.interp(t, [0, 0.1, 0.35, 0.6, 0.9, 1], [0.12, 0.38, 0.42, 0.28, 0.18, 0.08])
+    x = ankle[0] + wide * np.sin(angle)
+    y = np.maximum(high * (0.5 + 0.5 * np.cos(angle)) * 1.05 - 0.05 * high, 0)
+    z = ankle[2] - 0.27 * n + t * n + 0 * angle
+    # Seen from the front u runs over the shoe to the right and the toes are below.
+    return sheet(np.stack([x, y, z], -1), texture, bone=limb(FOOT, side), gloss=0.25)
+
+
+def _skirt(body: Body, still: Rest, texture: Array, side: int) -> Part:
+    """Half of a skirt: it hangs from the hips and follows its thigh."""
+    h, out = body.height, 1 - 2 * side
+    t = np.linspace(0, 1, 7)[:, None]
+    angle = np.linspace(0, np.pi, 13) if side == 0 else np.linspace(np.pi, 2 * np.pi, 13)
+    wide = (0.094 + 0.050 * t) * h * body.hips * body.girth**0.7
+    deep = (0.066 + 0.045 * t) * h * body.girth**0.7
+    pleats = 1 + 0.03 * t * np.cos(10 * angle)
+    y = still.joints[PELVIS, 1] + 0.03 * h - t * 0.225 * h
+    points = [wide * np.sin(angle) * pleats, y + 0 * angle, deep * np.cos(angle) * pleats]
+    part = sheet(np.stack(points, -1)[:, ::-1], texture, bone=PELVIS)
+    sideways = np.abs(part.vertices[:, 0]) / np.repeat(wide[:, 0], 13)
+    share = 0.8 * smoothstep(0.0, 0.7, np.repeat(t[:, 0], 13)) * smoothstep(-0.2, 0.8, sideways)
+    del out
+    return bend(part, limb(THIGH, side), share)
+
+
+def head_scale(body: Body) -> float:
+    """Metres per centimetre of the canonical face."""
+    return 0.0062 * body.height * body.head
+
+
+def head_origin(body: Body, still: Rest) -> Array:
+    """(3,) where the canonical face's origin is at rest."""
+    return still.joints[SKULL] + head_scale(body) * np.float32([0, 4.5, 3.8])
+
+
+def _head(body: Body, still: Rest, look: face.Look, texture_px: int) -> list[Part]:
+    bones = np.int32([SKULL, SKULL, SKULL, CHEST])
+    scale, origin = head_scale(body), head_origin(body, still)
+    size = int(np.clip(texture_px * 0.35, 24, 256))
+    return [
+        replace(p, vertices=p.vertices * scale + origin, bones=bones[p.bones])
+        for p in face.head_parts(look, size)
+    ]
+
+
+def landmarks(body: Body, look: face.Look, rotation: Array, place: Array) -> NDArray[np.float32]:
+    """(T, 33, 3) the points that body trackers look for, in MediaPipe Pose's order."""
+    still = rest(body)
+    points = face.shape(look)
+    scale, origin = head_scale(body), head_origin(body, still)
+    ears = [np.float32([s * 8.3 * look.width, 0.6, -3.0]) for s in (1, -1)]
+    eyes = [points[[a, b]].mean(0) for a, b in ((386, 374), (159, 145))]
+    on_head = [points[4], points[362], eyes[0], points[263], points[133], eyes[1], points[33]]
+    on_head += [*ears, points[291], points[61]]
+    rows = [(SKULL, origin + scale * p) for p in on_head]
+
+    def both(part: int, offset: tuple[float, float, float] = (0, 0, 0)) -> None:
+        for side in SIDES:
+            mirrored = np.float32(offset) * (1 - 2 * side, 1, 1)
+            rows.append((limb(part, side), still.joints[limb(part, side)] + mirrored))
+
+    n, f = still.hand, still.foot
+    both(UPPER)
+    both(FORE)
+    both(HAND)
+    both(HAND, (0, -0.52 * n, -0.15 * n))
+    both(HAND, (0, -0.55 * n, 0.15 * n))
+    both(HAND, (-0.07 * n, -0.36 * n, 0.28 * n))
+    both(THIGH)
+    both(SHIN)
+    both(FOOT)
+    both(FOOT, (0, -0.7 * still.ankle, -0.22 * f))
+    both(FOOT, (0, -0.8 * still.ankle, 0.68 * f))
+    bones = [bone for bone, _ in rows]
+    local = np.stack([at - still.joints[bone] for bone, at in rows]).astype(np.float32)
+    return np.einsum("tkij,kj->tki", rotation[:, bones], local) + place[:, bones]
