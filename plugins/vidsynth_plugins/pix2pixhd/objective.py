@@ -64,12 +64,14 @@ class Pix2PixHDObjective(Objective):
         return self.painter
 
     def losses(self, phase: str, batch: TrainBatch, step: int) -> dict[str, Tensor]:
-        seen = self._pass
-        if phase == "G" or seen is None or seen.batch is not batch:
+        seen, self._pass = self._pass, None  # never two at once: a pass is most of the memory
+        if phase == "G":
+            del seen
+            self._pass = self._run(batch)
+            return self._painter_losses(self._pass)
+        if seen is None or seen.batch is not batch:
             seen = self._run(batch)
-        # Kept for phase "D" alone: the graph is large.
-        self._pass = seen if phase == "G" else None
-        return self._painter_losses(seen) if phase == "G" else self._judge_losses(seen)
+        return self._judge_losses(seen)
 
     def _run(self, batch: TrainBatch) -> _Pass:
         made = paint(self.painter, self.options, batch)
