@@ -1,0 +1,102 @@
+"""Recipes load by name or from a file, and take overrides in their own language."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vidsynth import registry
+from vidsynth.errors import BadOption, UnknownName
+from vidsynth.options import build, to_toml
+from vidsynth.recipes import Recipe, load_recipe, recipe_names
+from vidsynth.training import TrainOptions
+
+RECIPE = Recipe(
+    name="mine",
+    summary="A test.",
+    extractor="pose",
+    generator="pix2pixhd",
+    size=96,
+    generator_options={"filters": 8, "blocks": 2},
+    training={"batch": 1},
+)
+
+
+def test_the_main_jobs_have_recipes() -> None:
+    assert {"dance", "face", "reference"} <= set(recipe_names())
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_fits_its_plugins(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.summary.endswith(".")
+    extractor: Any = registry.load("extractor", recipe.extractor)
+    generator: Any = registry.load("generator", recipe.generator)
+    build(extractor.Options, recipe.extractor_options, where="extractor")
+    build(generator.Options, recipe.generator_options, where="generator")
+    build(TrainOptions, recipe.training, where="training")
+    assert issubclass(extractor.produces, generator.accepts)
+
+
+def test_a_recipe_survives_its_file(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(to_toml(RECIPE.to_dict()))
+    assert load_recipe(file) == RECIPE
+
+
+def test_overrides_change_what_they_name_and_no_more() -> None:
+    changed = RECIPE.with_overrides({"size": 64, "generator": {"filters": 16}})
+    assert changed.size == 64
+    assert changed.generator_options == {"filters": 16, "blocks": 2}
+    assert changed.training == RECIPE.training
+    assert RECIPE.generator_options == {"filters": 8, "blocks": 2}
+
+
+def test_another_generator_does_not_inherit_options() -> None:
+    changed = RECIPE.with_overrides({"generator": {"plugin": "other", "depth": 3}})
+    assert (changed.generator, changed.generator_options) == ("other", {"depth": 3})
+    same = RECIPE.with_overrides({"generator": {"plugin": "pix2pixhd"}})
+    assert same == RECIPE
+
+
+def test_an_unknown_recipe_proposes_the_nearest() -> None:
+    with pytest.raises(UnknownName, match=r"no recipe 'danse'; did you mean 'dance'\?"):
+        load_recipe("danse")
+
+
+def test_an_unknown_section_proposes_the_nearest() -> None:
+    with pytest.raises(UnknownName, match=r"'trainig'; did you mean 'training'\?"):
+        RECIPE.with_overrides({"trainig": {"batch": 2}})
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"size": "big"}, "size = 'big'"),
+        ({"size": 0}, "size = 0"),
+        ({"size": True}, "size = True"),
+        ({"generator": 3}, "generator in recipe 'mine' is a section"),
+        ({"generator": {"plugin": 3}}, "generator.plugin"),
+    ],
+)
+def test_a_bad_override_says_what_is_wanted(overrides: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadOption, match=message):
+        RECIPE.with_overrides(overrides)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("size = ", "is no TOML file"), ('[extractor]\nplugin = "pose"', "names no generator")],
+)
+def test_a_bad_file_is_named(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "bad.toml"
+    file.write_text(text)
+    with pytest.raises(BadOption, match=f"bad.toml.*{message}"):
+        load_recipe(file)
+
+
+def test_a_missing_file_lists_what_there_is(tmp_path: Path) -> None:
+    with pytest.raises(BadOption, match=r"gone\.toml cannot be read.*dance"):
+        load_recipe(tmp_path / "gone.toml")
