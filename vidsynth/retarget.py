@@ -1,0 +1,244 @@
+"""Source -> target: the source's motion, moved and scaled into what the target's training saw.
+
+Bodies are `retarget_body`'s, faces `retarget_face`'s. Both look at the whole source before they
+move its first frame, draw no random numbers and drop no frame; here it is told which frames go
+beyond the target's training.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from vidsynth.conditioning import Conditioning, FaceSequence, PoseSequence
+from vidsynth.errors import BadOption, BadSubject, NoSubjectFound
+from vidsynth.options import build
+from vidsynth.retarget_body import BodyRetarget, retarget_body, summarise_body
+from vidsynth.retarget_face import FaceRetarget, retarget_face, summarise_face
+
+__all__ = [
+    "BodyRetarget",
+    "FaceRetarget",
+    "RangeReport",
+    "Retargeted",
+    "retarget",
+    "summarise",
+]
+
+# T frames, F features
+
+Options = BodyRetarget | FaceRetarget
+AnyOptions = TypeVar("AnyOptions", BodyRetarget, FaceRetarget)
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class RangeReport:
+    """Which frames of the retargeted source the target's training does not cover."""
+
+    distance: Tensor
+    """(T,) float32: how far the nearest training frame is, in units of what the training's own
+    frames are from each other (99th percentile); 0 where the source shows nobody."""
+    reasons: Mapping[str, Tensor]
+    """(T,) bool by what is new: "poses", "places", "expressions", "head turns", "sizes"."""
+
+    @property
+    def outside(self) -> Tensor:
+        """(T,) bool: frames outside for any reason."""
+        none = torch.zeros(len(self.distance), dtype=torch.bool)
+        return torch.stack([none, *self.reasons.values()]).any(dim=0)
+
+    def spans(self, pts: Tensor, *, join: float = 0.5) -> list[tuple[float, float]]:
+        """First and last second of each run of outside frames; runs nearer than `join` seconds
+        are one. `pts`: (T,) seconds."""
+        spans: list[tuple[float, float]] = []
+        for second in pts[self.outside].tolist():
+            if spans and second - spans[-1][1] < join:
+                spans[-1] = (spans[-1][0], second)
+            else:
+                spans.append((second, second))
+        return spans
+
+    def sentence(self, pts: Tensor) -> str:
+        """For the user: "18 of 300 frames ask for poses the target never showed: 4.2-4.8 s";
+        empty when there is nothing to tell. `pts`: (T,) seconds."""
+        count, total = int(self.outside.sum()), len(self.distance)
+        if not count:
+            return ""
+        nouns = [noun for noun, frames in self.reasons.items() if frames.any()]
+        what = ", ".join(nouns[:-1]) + " and " + nouns[-1] if len(nouns) > 1 else nouns[0]
+        spans = self.spans(pts)
+        longest = sorted(spans, key=lambda s: s[0] - s[1])[:4]
+        texts = [_span_text(*span) for span in spans if span in longest]
+        more = f" and {len(spans) - 4} more" if len(spans) > 4 else ""
+        when = ", ".join(texts)
+        return f"{count} of {total} frames ask for {what} the target never showed: {when} s{more}"
+
+
+def _span_text(start: float, end: float) -> str:
+    first, last = f"{start:.1f}", f"{end:.1f}"
+    return first if first == last else f"{first}-{last}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Retargeted:
+    """What `retarget` gives."""
+
+    sequence: Conditioning
+    """As long as the source, in pixels of the target's frame."""
+    report: RangeReport
+
+
+def summarise(sequence: Conditioning) -> dict[str, Any]:
+    """What a Subject keeps of its training sequence: JSON-able, about 200 kB.
+
+    Raises:
+        NoSubjectFound: nobody is seen in the whole sequence.
+    """
+    summary = sequence.summarise()
+    if not isinstance(sequence, (PoseSequence, FaceSequence)):
+        return summary
+    seen = sequence[sequence.present().nonzero()[:, 0]]
+    if not len(seen):
+        raise NoSubjectFound(
+            f"the target's {sequence.kind} was seen in none of its {len(sequence)} frames; "
+            "use a clip that shows it clearly"
+        )
+    if isinstance(sequence, PoseSequence):
+        summary |= summarise_body(sequence)
+    else:
+        summary |= summarise_face(sequence)
+    return summary | {"bank": _make_bank(_comparable(seen).features())}
+
+
+def retarget(
+    source: Conditioning,
+    target_summary: Mapping[str, Any],
+    options: Options | Mapping[str, Any] | None = None,
+) -> Retargeted:
+    """The source's motion as the target would do it.
+
+    Args:
+        source: the whole source; kinds other than bodies and faces pass unchanged.
+        target_summary: what `summarise` gave for the target's training sequence.
+        options: BodyRetarget for a PoseSequence, FaceRetarget for a FaceSequence; or a mapping of
+            some of its fields, checked here; None for the defaults.
+
+    Returns:
+        A sequence with the source's frames one for one, in pixels of the target's frame. Frames
+        in which the source shows nobody stay so.
+
+    Raises:
+        BadSubject: the summary is of another kind of conditioning, or incomplete.
+        NoSubjectFound: the source shows nobody, or no part that the target shows too.
+        UnknownName, BadOption: a mapping with an option that does not exist, or a bad value.
+    """
+    if target_summary.get("kind") != source.kind:
+        raise BadSubject(
+            f"the subject was trained on {target_summary.get('kind')!r} conditioning and the "
+            f"source carries {source.kind!r}; extract the source with the subject's own extractor"
+        )
+    if not isinstance(source, (PoseSequence, FaceSequence)):
+        if options:
+            raise BadOption(f"{source.kind} conditioning is not retargeted; leave retarget.* out")
+        return Retargeted(source, RangeReport(distance=torch.zeros(len(source)), reasons={}))
+    if not source.present().any():
+        raise NoSubjectFound(
+            f"the source's {source.kind} was seen in none of its {len(source)} frames; "
+            "use a clip that shows it clearly"
+        )
+    try:
+        if isinstance(source, PoseSequence):
+            chosen = _checked(BodyRetarget, options)
+            moved, reasons = retarget_body(source, target_summary, chosen)
+        else:
+            chosen = _checked(FaceRetarget, options)
+            moved, reasons = retarget_face(source, target_summary, chosen)
+        distance = _bank_distance(_comparable(moved).features(), target_summary["bank"])
+    except KeyError as error:
+        raise BadSubject(
+            f"the subject's summary lacks {error}; train the subject again with this version"
+        ) from error
+    here = moved.present()
+    what = "poses" if isinstance(source, PoseSequence) else "expressions"
+    unlike = {what: reasons.pop(what, torch.zeros_like(here)) | (distance > _UNLIKE)}
+    reasons = {noun: frames & here for noun, frames in (unlike | reasons).items()}
+    return Retargeted(moved, RangeReport(distance=distance * here, reasons=reasons))
+
+
+def _checked(cls: type[AnyOptions], options: Options | Mapping[str, Any] | None) -> AnyOptions:
+    if options is None or isinstance(options, Mapping):
+        return build(cls, options or {}, where="retarget")
+    if not isinstance(options, cls):
+        raise TypeError(f"this source takes {cls.__name__}; got {type(options).__name__}")
+    return options
+
+
+# How unlike the training a frame is
+
+_UNLIKE = 1.5  # times the training's own spread
+_BANK_NUMBERS = 70_000
+_GAP = 25  # frames: nearer in time, two frames are almost the same
+
+
+def _comparable(sequence: PoseSequence | FaceSequence) -> PoseSequence | FaceSequence:
+    """Joints outside the picture are drawn for nobody, so they must not count as seen."""
+    if isinstance(sequence, FaceSequence):
+        return sequence
+    height, width = sequence.frame_size
+    x, y, visibility = sequence.keypoints.unbind(-1)
+    inside = (x >= 0) & (x <= width) & (y >= 0) & (y <= height)
+    return replace(sequence, keypoints=torch.stack([x, y, visibility * inside], dim=-1))
+
+
+def _make_bank(features_TF: Tensor) -> dict[str, Any]:
+    """A few training frames that cover all others, and how far the others are from them.
+
+    The spread leaves out what is near in time, so it tells how far a frame never trained on may
+    be expected to lie when the motion is of the same sort.
+    """
+    features = features_TF.double()
+    wanted = min(len(features), 512, max(64, _BANK_NUMBERS // features.shape[1]))
+    chosen = _farthest_points(features, wanted)
+    bank = features[chosen].half()
+    distances = torch.cdist(features, bank.double())
+    gap = min(_GAP, len(features) // 4)
+    near = (torch.arange(len(features))[:, None] - chosen).abs() <= gap
+    apart = distances.masked_fill(near, torch.inf).amin(dim=1)
+    apart = apart[apart.isfinite()]
+    spread = float(apart.quantile(0.99)) if len(apart) else 0.0
+    # Half-precision rows, and a subject that never moves, must not make every frame "new".
+    floor = 0.02 * float(features.norm(dim=1).median())
+    return {
+        "rows": len(bank),
+        "columns": bank.shape[1],
+        "float16": base64.b64encode(bank.numpy().tobytes()).decode(),
+        "spread": max(spread, floor, 1e-6),
+    }
+
+
+def _farthest_points(features: Tensor, count: int) -> Tensor:
+    """Indices of `count` rows, each the farthest from those before: (count,) int64."""
+    chosen = torch.zeros(count, dtype=torch.long)
+    nearest = torch.full((len(features),), torch.inf, dtype=features.dtype)
+    for i in range(1, count):
+        last = features[chosen[i - 1]]
+        nearest = torch.minimum(nearest, (features - last).square().sum(dim=1))
+        chosen[i] = nearest.argmax()
+    return chosen
+
+
+def _bank_distance(features_TF: Tensor, bank: Mapping[str, Any]) -> Tensor:
+    """(T,) float32: distance of each row to the nearest of the bank, in spreads."""
+    raw = bytearray(base64.b64decode(bank["float16"]))
+    rows = torch.frombuffer(raw, dtype=torch.float16).reshape(bank["rows"], bank["columns"])
+    if features_TF.shape[1] != rows.shape[1]:
+        raise BadSubject(
+            f"the subject's frames are described by {rows.shape[1]} numbers and the source's by "
+            f"{features_TF.shape[1]}; train the subject again with this version"
+        )
+    return torch.cdist(features_TF.double(), rows.double()).amin(dim=1).div(bank["spread"]).float()

@@ -1,0 +1,293 @@
+"""Faces: the source's head pose, expression and gaze, on the target's face and in its place.
+
+Everything is relative to a neutral face, since absolute transfer bends one face into the other's
+shape: poses compose as in FOM and LivePortrait (`R = R_source R_neutral^-1 R_target`), and the
+place in the picture is recentred, rescaled and held to the target's training range as head2head's
+`reenact.py` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vidsynth import faces
+from vidsynth.conditioning import FaceSequence
+
+# T frames; canonical coordinates are centimetres, free of head pose
+
+_MOUTH = faces.LIPS_OUTER + faces.LIPS_INNER
+_EYES = ((faces.RIGHT_EYE, faces.RIGHT_IRIS), (faces.LEFT_EYE, faces.LEFT_IRIS))
+_LIPS_GAP = (13, 14)
+_LIDS_GAPS = ((159, 145), (386, 374))
+_MOUTH_CORNERS = (61, 291)
+_EYE_CORNERS = ((33, 133), (362, 263))  # of the right eye, of the left
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FaceRetarget:
+    """How a head's motion is brought to the target.
+
+    Attributes:
+        expression_strength: 1 keeps the source's expressions, 0 keeps the target's neutral face.
+        gaze_strength: 1 keeps the source's eye movements, 0 keeps the target's neutral gaze.
+        pose_strength: 1 keeps the source's head movements, 0 keeps the target's usual pose.
+        adapt: fit the movements of eyes and mouth to the size of the target's.
+        clip: hold pose, place and size softly within what the target's training saw.
+        absolute: take pose, place and size as in the source's picture, fitted into the target's
+            frame, and not relative to the source's usual ones.
+    """
+
+    expression_strength: float = 1.0
+    gaze_strength: float = 1.0
+    pose_strength: float = 1.0
+    adapt: bool = True
+    clip: bool = True
+    absolute: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("expression_strength", "gaze_strength", "pose_strength"):
+            if not 0 <= getattr(self, name) <= 3:
+                raise ValueError(f"{name} must be in [0, 3]")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Neutral:
+    """A face at rest, and where its head usually is."""
+
+    shape: Tensor
+    """(478, 3) canonical."""
+    rotation: Tensor
+    """(3, 3) canonical -> picture axes."""
+    translation: Tensor
+    """(2,) pixels."""
+    scale: Tensor
+    """() pixels per centimetre."""
+
+    @staticmethod
+    def of(face: FaceSequence) -> _Neutral:
+        """From frames that show the face.
+
+        Shape and rotation are medians over the most neutral frames; translation and scale are
+        medians over all, since a head may sit elsewhere while it talks.
+        """
+        shapes = canonical(face)
+        best = _most_neutral(shapes, face.rotation.double())
+        return _Neutral(
+            shapes[best].median(dim=0).values,
+            _mean_rotation(face.rotation[best].double()),
+            face.translation.double().median(dim=0).values,
+            face.scale.double().median(),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "shape": [[round(v, 5) for v in point] for point in self.shape.tolist()],
+            "rotation": self.rotation.tolist(),
+            "translation": self.translation.tolist(),
+            "scale": float(self.scale),
+        }
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> _Neutral:
+        names = ("shape", "rotation", "translation", "scale")
+        return _Neutral(*(torch.tensor(values[name], dtype=torch.float64) for name in names))
+
+
+def _shown(face: FaceSequence) -> FaceSequence:
+    return face[face.present().nonzero()[:, 0]]
+
+
+def canonical(face: FaceSequence) -> Tensor:
+    """Landmarks with head pose, place and size taken out: (T, 478, 3) float64 centimetres.
+
+    Weak perspective has no depth translation: z is taken to be measured from the canonical face's
+    origin already.
+    """
+    centred = face.landmarks.double()
+    centred[..., :2] -= face.translation.double()[:, None]
+    # Row vectors: multiplying by R from the right applies its transpose.
+    return centred @ face.rotation.double() / face.scale.double().clamp(min=1e-6)[:, None, None]
+
+
+def _most_neutral(shapes: Tensor, rotation: Tensor) -> Tensor:
+    """Indices of the frames with mouth shut, eyes open as usual and face to the camera.
+
+    The best twentieth, at least 5. A centimetre of open mouth counts as much as lids half a
+    centimetre from their usual gap or a turn of 30 degrees.
+    """
+    lids = _openings(shapes)[1]
+    turned = torch.acos(rotation[:, 2, 2].abs().clamp(max=1.0))
+    score = _openings(shapes)[0] + (lids - lids.median()).abs() / 0.5 + turned / 0.52
+    return score.argsort(stable=True)[: max(5, len(score) // 20)]
+
+
+def _openings(shapes: Tensor) -> tuple[Tensor, Tensor]:
+    """Gaps between the lips and between the lids, mean of both eyes: (..., ) centimetres."""
+    lids = [_distance(shapes, *pair) for pair in _LIDS_GAPS]
+    return _distance(shapes, *_LIPS_GAP), torch.stack(lids).mean(dim=0)
+
+
+def _distance(shapes: Tensor, first: int, second: int) -> Tensor:
+    return (shapes[..., first, :] - shapes[..., second, :]).norm(dim=-1)
+
+
+def _mean_rotation(rotations: Tensor) -> Tensor:
+    """The rotation nearest to the mean of (N, 3, 3)."""
+    u, _, vt = torch.linalg.svd(rotations.mean(dim=0))
+    flip = torch.diag(torch.tensor([1.0, 1.0, float(torch.det(u @ vt).sign())]).to(u))
+    return u @ flip @ vt
+
+
+def rotation_vectors(rotations: Tensor) -> Tensor:
+    """(..., 3, 3) -> (..., 3) radians about the picture's x, y, z axes; below half a turn."""
+    skew = rotations - rotations.mT
+    twice_sine = torch.stack([skew[..., 2, 1], skew[..., 0, 2], skew[..., 1, 0]], dim=-1)
+    norm = twice_sine.norm(dim=-1, keepdim=True)
+    trace = rotations.diagonal(dim1=-2, dim2=-1).sum(dim=-1, keepdim=True)
+    angle = torch.atan2(norm, trace - 1)
+    return twice_sine * torch.where(norm > 1e-9, angle / norm.clamp(min=1e-9), 0.5)
+
+
+def rotations_from(vectors: Tensor) -> Tensor:
+    """The inverse of `rotation_vectors`: (..., 3) -> (..., 3, 3)."""
+    x, y, z = vectors.unbind(-1)
+    zero = torch.zeros_like(x)
+    skew = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1)
+    return torch.linalg.matrix_exp(skew.unflatten(-1, (3, 3)))
+
+
+def summarise_face(face: FaceSequence) -> dict[str, Any]:
+    """The target's neutral face, and the ranges of its training frames; JSON-able."""
+    seen = _shown(face)
+    neutral = _Neutral.of(seen)
+    mouth, eyes = _openings(canonical(seen))
+    turns = rotation_vectors(seen.rotation.double() @ neutral.rotation.T)
+    ranges = {
+        "turn": _range(turns),
+        "translation": _range(seen.translation.double()),
+        "scale": _range(seen.scale.double()[:, None]),
+        "mouth": _range(mouth[:, None]),
+        "eyes": _range(eyes[:, None]),
+    }
+    return {"neutral": neutral.to_dict(), "ranges": ranges}
+
+
+def _range(values: Tensor) -> dict[str, list[float]]:
+    """Of (T, N): the extremes, and the two standard deviations about the mean within them."""
+    low, high = values.amin(dim=0), values.amax(dim=0)
+    mean, spread = values.mean(dim=0), 2 * values.std(dim=0, correction=0)
+    bounds = {"min": low, "low": (mean - spread).maximum(low)}
+    bounds |= {"high": (mean + spread).minimum(high), "max": high}
+    return {name: bound.tolist() for name, bound in bounds.items()}
+
+
+def soften(values: Tensor, bounds: Mapping[str, list[float]]) -> Tensor:
+    """(T, N) held within "min" and "max": unchanged from "low" to "high", squeezed beyond."""
+    low, least, high, most = (
+        torch.tensor(bounds[name], dtype=values.dtype) for name in ("low", "min", "high", "max")
+    )
+    room_above, room_below = (most - high).clamp(min=1e-9), (low - least).clamp(min=1e-9)
+    above = high + room_above * torch.tanh((values - high) / room_above)
+    below = low - room_below * torch.tanh((low - values) / room_below)
+    return torch.where(values > high, above, torch.where(values < low, below, values))
+
+
+def _beyond(values: Tensor, bounds: Mapping[str, list[float]], margin: float) -> Tensor:
+    """(T,) bool: any of (T, N) farther than `margin` outside what was ever seen."""
+    least, most = (torch.tensor(bounds[name], dtype=values.dtype) for name in ("min", "max"))
+    return ((values < least - margin) | (values > most + margin)).any(dim=1)
+
+
+def retarget_face(
+    source: FaceSequence, summary: Mapping[str, Any], options: FaceRetarget
+) -> tuple[FaceSequence, dict[str, Tensor]]:
+    """The source's performance by the target, and (T,) bool masks of what is new to the target.
+
+    A frame counts when the head turns 3 degrees, moves 3 % of the frame's height, or grows 5 %
+    beyond the training's extremes before it is held back, or the mouth opens 2 mm wider.
+    """
+    own = _Neutral.of(_shown(source))
+    target = _Neutral.from_dict(summary["neutral"])
+    ranges, (height, width) = summary["ranges"], summary["size"]
+    turn, translation, scale = _pose(source, own, target, options, (height, width))
+    shapes = _reshape(canonical(source), own.shape, target.shape, options)
+    reasons = {
+        "head turns": _beyond(turn, ranges["turn"], 0.05),
+        "places": _beyond(translation, ranges["translation"], 0.03 * height),
+        "sizes": _beyond(scale, ranges["scale"], 0.05 * float(target.scale)),
+        "expressions": _beyond(_openings(shapes)[0][:, None], ranges["mouth"], 0.2),
+    }
+    if options.clip:
+        turn = soften(turn, ranges["turn"])
+        translation = soften(translation, ranges["translation"])
+        scale = soften(scale, ranges["scale"])
+    rotation = rotations_from(turn) @ target.rotation
+    landmarks = scale[:, None] * (shapes @ rotation.mT)
+    landmarks[..., :2] += translation[:, None]
+    moved = replace(
+        source,
+        landmarks=landmarks.float(),
+        rotation=rotation.float(),
+        translation=translation.float(),
+        scale=scale[:, 0].float(),
+        frame_size=(height, width),
+    )
+    return moved, reasons
+
+
+def _pose(
+    source: FaceSequence,
+    own: _Neutral,
+    target: _Neutral,
+    options: FaceRetarget,
+    frame: tuple[int, int],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Turn from the target's neutral rotation (T, 3) radians, translation (T, 2) pixels and scale
+    (T, 1) pixels per centimetre, before they are held to the target's range."""
+    rotation, translation = source.rotation.double(), source.translation.double()
+    scale, strength = source.scale.double()[:, None], options.pose_strength
+    if options.absolute:
+        fit = min(frame[0] / source.size[0], frame[1] / source.size[1])
+        corner = [(frame[axis] - fit * source.size[axis]) / 2 for axis in (1, 0)]
+        turn = rotation_vectors(rotation @ target.rotation.T)
+        return turn, translation * fit + torch.tensor(corner).double(), scale * fit
+    ratio = target.scale / own.scale
+    turn = strength * rotation_vectors(rotation @ own.rotation.T)
+    place = target.translation + strength * ratio * (translation - own.translation)
+    return turn, place, target.scale * (scale / own.scale) ** strength
+
+
+def _reshape(shapes: Tensor, own: Tensor, target: Tensor, options: FaceRetarget) -> Tensor:
+    """The target's canonical face (T, 478, 3) doing what the source's does.
+
+    Each point moves from its neutral place as the source's does, times how much larger the
+    target's face, mouth or eye opening is; irises move with, and within, their eye's corners.
+    """
+    moves = shapes - own
+    points = moves * options.expression_strength
+    if options.adapt:
+        points = points * _size_ratios(own, target)[:, None]
+    points = target + points
+    for (_, iris), corners, index in zip(_EYES, _EYE_CORNERS, range(2), strict=True):
+        ends, iris = list(corners), list(iris)
+        gaze = moves[:, iris] - moves[:, ends].mean(dim=1, keepdim=True)
+        if options.adapt:
+            gaze = gaze * (_distance(target, *_EYE_CORNERS[index]) / _distance(own, *corners))
+        socket = (points[:, ends] - target[ends]).mean(dim=1, keepdim=True)
+        points[:, iris] = target[iris] + socket + options.gaze_strength * gaze
+    return points
+
+
+def _size_ratios(own: Tensor, target: Tensor) -> Tensor:
+    """(478,) how much farther each point of the target moves, within [0.5, 2]."""
+    sizes = [(shape[:468] - shape[:468].mean(dim=0)).norm() for shape in (target, own)]
+    ratios = (sizes[0] / sizes[1]).expand(len(own)).clone()
+    ratios[list(_MOUTH)] = _distance(target, *_MOUTH_CORNERS) / _distance(own, *_MOUTH_CORNERS)
+    for (lids, _), gap in zip(_EYES, _LIDS_GAPS, strict=True):
+        ratios[list(lids)] = _distance(target, *gap) / _distance(own, *gap)
+    return ratios.nan_to_num(1.0).clamp(0.5, 2.0)
