@@ -199,7 +199,7 @@ def _draw_details(canvases: np.ndarray, pose: PoseSequence, torso_px: np.ndarray
             for number, finger in enumerate(_FINGERS):
                 colour = tuple(round(c * (0.6 + 0.1 * number)) for c in tint)
                 bones = hand[list(finger), :2] * zoom
-                stroke(canvases[t], bones, colour, thickness=0.03 * torso_px[t])
+                stroke(canvases[t], bones, colour, thickness=0.02 * torso_px[t])
 
 
 def silhouettes(pose: PoseSequence, height: int, width: int) -> Tensor:

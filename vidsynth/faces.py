@@ -47,8 +47,8 @@ _CLOSED = (
 _OPEN = ((NOSE_BRIDGE, (0, 160, 255)), (NOSTRILS, (160, 96, 255)))
 _EYES = ((RIGHT_EYE, RIGHT_IRIS, (255, 160, 0)), (LEFT_EYE, LEFT_IRIS, (0, 255, 96)))
 _MOUTH_INSIDE = (96, 0, 24)
-_SCLERA = 128  # grey between the lids, so that the iris stands out and a closed eye is a line
-_IRIS = np.array((255, 255, 255), np.uint16)
+_EYE_WHITE = np.array((176, 176, 176), np.float32)
+_IRIS = np.array((32, 64, 255), np.float32)
 
 EYES_WEIGHT, MOUTH_WEIGHT, TURN_WEIGHT = 3.0, 3.0, 0.5
 """How much more than a cheek point the eyes and the mouth count in `features`, and how much the
@@ -110,9 +110,10 @@ def _draw_iris(canvas: np.ndarray, lids: np.ndarray, iris: np.ndarray) -> None:
     radius = np.linalg.norm(iris[1:] - iris[0], axis=1).mean()
     fill_disc(disc, iris[0] - corner, radius, 255)
     window = canvas[y0:y1, x0:x1]
-    shown = np.minimum(opening, disc)[..., None].astype(np.uint16)
-    white = opening[..., None].astype(np.uint16) * _SCLERA // 255
-    window[:] = np.maximum(window, (white * (255 - shown) + _IRIS * shown) // 255)
+    between_lids = opening[..., None] / np.float32(255)
+    on_iris = disc[..., None] / np.float32(255)
+    eye = between_lids * (_EYE_WHITE + on_iris * (_IRIS - _EYE_WHITE))
+    np.maximum(window, np.rint(eye).astype(np.uint8), out=window)
 
 
 def _correspondence(points: np.ndarray, height: int, width: int) -> np.ndarray:

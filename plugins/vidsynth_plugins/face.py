@@ -68,7 +68,9 @@ class FaceExtractor(Extractor):
         Raises:
             MissingWeights: this mediapipe has no models of its own and there is no bundle.
         """
-        tracks = follow(clips, self._open, _measure, self.options, margin=1.0, agility=AGILITY)
+        tracks = follow(
+            clips, self._open, _measure, self.options, margin=1.0, agility=AGILITY, parts=(2, 4)
+        )
         for frames, size in tracks:
             yield _sequence(frames, size)
 

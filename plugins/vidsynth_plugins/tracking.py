@@ -26,8 +26,9 @@ Points = NDArray[np.float32]
 Window = tuple[int, int, int, int]
 """x0, y0, x1, y1 in pixels, inside the picture."""
 
-LOOK_EVERY = 0.5
-"""Seconds between two searches of the whole picture while the subject is out of sight."""
+FIRST_WAIT, LONGEST_WAIT = 0.5, 4.0
+"""Seconds between two searches of the whole picture while the subject is out of sight: each that
+fails doubles the wait, so that a video without a subject is not slow."""
 
 BODY_METRES = 1.7
 """Size of a body in its world coordinates, near enough for the smoothing's speeds."""
@@ -75,6 +76,7 @@ def follow(
     *,
     margin: float,
     agility: float,
+    parts: tuple[int, ...] = (2,),
 ) -> Iterator[tuple[list[Frame], tuple[int, int]]]:
     """One subject through consecutive clips of one video: frames and (height, width) per clip.
 
@@ -88,10 +90,13 @@ def follow(
         options: which subject, and how it is smoothed.
         margin: width of the surroundings watched around one subject of several, in its own size.
         agility: how much the smoothing's cutoff rises with speed, in Hz per subject size a second.
+        parts: fractions of the picture to search one by one (2: half its width and height), in
+            turn, when a search of the whole finds nobody.
     """
     waiting: deque[tuple[int, tuple[int, int]]] = deque()  # clips whose frames are on their way
     with closing(open_tracker()) as tracker:
-        follower = Follower(tracker, person=(options.person or 1) - 1, margin=margin)
+        person = (options.person or 1) - 1
+        follower = Follower(tracker, person=person, margin=margin, parts=parts)
         smoothers: dict[str, Smoother] = {}
 
         def smooth(name: str, points: Points, seconds: float) -> Points:
@@ -103,8 +108,8 @@ def follow(
                 waiting.append((len(clip), (clip.height, clip.width)))
                 for picture, seconds in zip(pictures(clip), clip.pts.tolist(), strict=True):
                     found = follower(picture, seconds)
-                    parts = measure(found) if found else None
-                    yield seconds, parts and {n: smooth(n, p, seconds) for n, p in parts.items()}
+                    clouds = measure(found) if found else None
+                    yield seconds, clouds and {n: smooth(n, c, seconds) for n, c in clouds.items()}
 
         batch: list[Frame] = []
         for frame in fill_gaps(sightings(), options.max_gap_seconds):
@@ -134,7 +139,7 @@ class Smoother:
         """The smoothed (N, C) points. `unit`: size of the subject in the scale of the points."""
         if self._rest_seconds <= 0:
             return points
-        if self._last is None or seconds - self._last[0] > self.FORGET:
+        if self._last is None or self._starts_anew(points, seconds, unit):
             self._last = seconds, points, np.zeros_like(points[:, :2])
             return points
         then, before, velocity = self._last
@@ -146,6 +151,13 @@ class Smoother:
         smoothed = before + _gain(cutoff, elapsed) * (points - before)
         self._last = seconds, smoothed, velocity
         return smoothed
+
+    def _starts_anew(self, points: Points, seconds: float, unit: float) -> bool:
+        """After a long absence, or when most points have leapt half the subject's size."""
+        assert self._last is not None
+        then, before, _ = self._last
+        leap = np.median(np.linalg.norm(points[:, :2] - before[:, :2], axis=1))
+        return seconds - then > self.FORGET or leap > unit / 2
 
 
 def _gain(cutoff: Any, elapsed: float) -> Any:
@@ -197,14 +209,18 @@ class Follower:
     searched for in parts of it.
     """
 
-    def __init__(self, tracker: Tracker, *, person: int, margin: float) -> None:
+    def __init__(
+        self, tracker: Tracker, *, person: int, margin: float, parts: tuple[int, ...] = (2,)
+    ) -> None:
         self._tracker = tracker
+        self._parts = parts
         self._person = person
         self._margin = margin
         self._window: Window | None = None
         self._last: tuple[float, Points] | None = None  # when and where: seconds, box
         self._in_sight = False
-        self._looked = -np.inf
+        self._next_look = -np.inf
+        self._wait = FIRST_WAIT
 
     @property
     def size(self) -> float:
@@ -216,8 +232,8 @@ class Follower:
         appeared = found is not None and not self._in_sight
         self._in_sight = found is not None
         if found is None or self._last is None or self._distance(found, seconds) > 1:
-            due = seconds - self._looked >= LOOK_EVERY
-            found = self._look(picture, seconds, found) if due or appeared else None
+            due = appeared or seconds >= self._next_look
+            found = self._look(picture, seconds, found) if due else None
         if found is not None:
             self._last = seconds, found.box
             self._keep_in_window(picture)
@@ -227,7 +243,7 @@ class Follower:
         x0, y0, x1, y1 = self._window or _whole(picture)
         shown = np.ascontiguousarray(picture[y0:y1, x0:x1])
         found = self._tracker.track(shown, seconds)
-        return found.moved(x0, y0) if found else None
+        return found.moved(x0, y0) if found and self._window else found
 
     def _distance(self, found: Sighting, seconds: float) -> float:
         """How unlike the last one a sighting is; up to 1 it can be the same subject. Half a size
@@ -240,9 +256,10 @@ class Follower:
 
     def _look(self, picture: Picture, seconds: float, tracked: Sighting | None) -> Sighting | None:
         """Search the whole picture for the subject; set window and tracker on it."""
-        self._looked = seconds
-        everybody = _everybody(self._tracker, picture)
+        everybody = _everybody(self._tracker, picture, self._parts)
         chosen = self._choose(everybody, seconds)
+        self._wait = FIRST_WAIT if chosen else min(2 * self._wait, LONGEST_WAIT)
+        self._next_look = seconds + self._wait
         if chosen is not None:
             alone = len(everybody) == 1 and _size(chosen.box) > min(picture.shape[:2]) / 4
             before, self._window = (
@@ -252,7 +269,8 @@ class Follower:
             on_it = tracked is not None and _overlap(tracked.box, chosen.box) > 0.5
             if not on_it or self._window != before:
                 self._tracker.reset()
-        return chosen
+            return tracked if on_it else chosen
+        return None
 
     def _choose(self, everybody: list[Sighting], seconds: float) -> Sighting | None:
         if self._last is None:
@@ -293,25 +311,25 @@ def _centre(box: Points) -> Points:
     return (box[:2] + box[2:]) / 2
 
 
-def _everybody(tracker: Tracker, picture: Picture) -> list[Sighting]:
+def _everybody(tracker: Tracker, picture: Picture, parts: tuple[int, ...]) -> list[Sighting]:
     """Who is in the picture, largest first; if the whole shows nobody, its parts are searched."""
     found = list(tracker.scan(picture))
-    if not found and min(picture.shape[:2]) >= 128:
-        for x0, y0, x1, y1 in _tiles(picture):
+    for fraction in parts:
+        if found or min(picture.shape[:2]) < 64 * fraction:
+            break
+        for x0, y0, x1, y1 in _tiles(picture, fraction):
             part = np.ascontiguousarray(picture[y0:y1, x0:x1])
-            for sighting in tracker.scan(part):
-                moved = sighting.moved(x0, y0)
-                if all(_overlap(moved.box, other.box) < 0.3 for other in found):
-                    found.append(moved)
+            moved = [sighting.moved(x0, y0) for sighting in tracker.scan(part)]
+            found += [m for m in moved if all(_overlap(m.box, f.box) < 0.3 for f in found)]
     return sorted(found, key=lambda s: -_size(s.box))
 
 
-def _tiles(picture: Picture) -> Iterator[Window]:
-    """Nine half-size windows, each overlapping its neighbours by half, the middle ones first."""
-    height, width = picture.shape[:2]
-    for y, x in ((1, 1), (0, 1), (1, 0), (1, 2), (2, 1), (0, 0), (0, 2), (2, 0), (2, 2)):
-        x0, y0 = x * width // 4, y * height // 4
-        yield (x0, y0, x0 + width // 2, y0 + height // 2)
+def _tiles(picture: Picture, fraction: int) -> Iterator[Window]:
+    """Windows of a fraction of the picture's sides, each overlapping its neighbours by half."""
+    height, width = picture.shape[0] // fraction, picture.shape[1] // fraction
+    for row, column in np.ndindex(2 * fraction - 1, 2 * fraction - 1):
+        x0, y0 = column * width // 2, row * height // 2
+        yield (x0, y0, x0 + width, y0 + height)
 
 
 def _overlap(one: Points, other: Points) -> float:
