@@ -277,6 +277,23 @@ def _padded(network: GlobalGenerator | LocalEnhancer, images_BCHW: Tensor) -> Te
     made_BCHW = network(pad_to_multiple(images_BCHW, network.stride).to(dtype))
     return made_BCHW.to(torch.promote_types(made_BCHW.dtype, torch.float32))
 
+    def _likely_subject(self, maps_BCHW: Tensor, height: int, width: int) -> Tensor:
+        """Where the mask starts from, (B, 1, height, width) in logits: the subject is likely near
+        what is drawn of it, so the background is right from the first step."""
+        drawn_B1HW = (maps_BCHW[:, -self.channels :].amax(dim=1, keepdim=True) > 0.02).float()
+        drawn_B1HW = F.interpolate(drawn_B1HW, (height, width), mode="area")
+        reach = max(1, height // 32)
+        for kernel, pad in (((2 * reach + 1, 1), (reach, 0)), ((1, 2 * reach + 1), (0, reach))):
+            drawn_B1HW = F.max_pool2d(drawn_B1HW, kernel, stride=1, padding=pad)
+        soft_B1HW = F.avg_pool2d(
+            drawn_B1HW, 2 * reach + 1, stride=1, padding=reach, count_include_pad=False
+        )
+        return MASK_LOGITS * (2 * soft_B1HW - 1)
+
+
+MASK_LOGITS = 3.0
+"""How sure the mask starts out, on either side."""
+
 
 def halved_to(images_BCHW: Tensor, like_BCHW: Tensor) -> Tensor:
     """`images`, taken down the pyramid until they are no wider than `like`."""

@@ -80,7 +80,7 @@ def _read(path: Path) -> dict[str, Tensor]:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
         raise BadSubject(
-            f"{path} cannot be read as weights ({str(error).splitlines()[0]}); "
+            f"{path} cannot be read as weights ({type(error).__name__}); "
             "give a state dict as torch.save or safetensors writes it"
         ) from error
     if not isinstance(state, Mapping) or not all(isinstance(w, Tensor) for w in state.values()):
