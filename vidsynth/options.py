@@ -193,13 +193,13 @@ def _attributes(docstring: str) -> dict[str, str]:
     """Name -> text of the `name: text` entries under "Attributes:"; they may span lines."""
     _, _, section = docstring.partition("Attributes:\n")
     texts: dict[str, str] = {}
-    name = indent = ""
+    name, indent = "", None
     for line in section.splitlines():
-        entry = re.match(r"(\s+)(\w+)(?: \([^)]*\))?: *(.*)", line)
-        if entry and entry[1] == (indent := indent or entry[1]):
+        entry = re.match(r"(\s*)(\w+)(?: \([^)]*\))?: *(.*)", line)
+        if entry and entry[1] == (indent := entry[1] if indent is None else indent):
             name = entry[2]
             texts[name] = entry[3].strip()
-        elif line.startswith(indent + " ") and name:
+        elif name and line.startswith(f"{indent} "):
             texts[name] += " " + line.strip()
         elif line.strip():
             break
