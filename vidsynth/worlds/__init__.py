@@ -1,1 +1,51 @@
-"""Synthetic worlds with exact ground truth."""
+"""Synthetic worlds with exact ground truth, for tests, benchmarks and demos on any machine.
+
+A world films anyone doing anything: what "identity B doing motion A" really looks like is
+`world.render(b, a)`, because motions are told in terms that fit every identity.
+
+    puppet = WORLDS["puppet"]
+    someone, dance = puppet.make_identity(1), puppet.make_motion(2, 100)
+    for chunk in puppet.render(someone, dance, height=256, width=256): ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from vidsynth.conditioning import Conditioning
+from vidsynth.stream import Chunk
+from vidsynth.worlds import puppet
+from vidsynth.worlds.sound import Samples, write_video_with_sound
+
+__all__ = ["WORLDS", "World", "write_video_with_sound"]
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """One world. Everything is a function of its arguments: the same seed, the same pixels."""
+
+    name: str
+    make_identity: Callable[[int], Any]
+    """`make_identity(seed)`: a frozen description of someone and their surroundings."""
+    make_motion: Callable[..., Any]
+    """`make_motion(seed, num_frames, fps=25.0)`: slices like a list of frames."""
+    render: Callable[..., Iterator[Chunk]]
+    """`render(identity, motion, height=, width=)`: chunks of the film, each with a clip."""
+    truth: Callable[..., Conditioning]
+    """`truth(identity, motion, height=, width=)`: what a perfect tracker would say."""
+    soundtrack: Callable[[int, Any], Samples]
+    """`soundtrack(seed, motion)`: mono samples at `sound.RATE`, as long as the motion."""
+
+
+WORLDS = {
+    "puppet": World(
+        "puppet",
+        puppet.make_identity,
+        puppet.make_motion,
+        puppet.render,
+        puppet.truth,
+        puppet.soundtrack,
+    ),
+}

@@ -15,7 +15,7 @@ from vidsynth.worlds import face
 from vidsynth.worlds.dance import Dance
 from vidsynth.worlds.figure import Array, Figure, Part, ball, bend, sheet, smoothstep, tube, unit
 from vidsynth.worlds.motion import shortest_arc, turns
-from vidsynth.worlds.texture import Colour, Pattern, cloth, plain
+from vidsynth.worlds.texture import Colour, Pattern, cloth, floats, plain
 
 # T frames, N bones, V vertices
 
@@ -81,7 +81,7 @@ class Rest:
 def rest(body: Body) -> Rest:
     h = body.height
     thigh, shin, ankle = 0.245 * h * body.legs, 0.240 * h * body.legs, 0.045 * h
-    upper, fore, hand = 0.168 * h * body.arms, 0.142 * h * body.arms, 0.098 * h
+    upper, fore, hand = 0.168 * h * body.arms, 0.142 * h * body.arms, 0.104 * h
     hip = ankle + thigh + shin
     joints = np.zeros((NUM_BONES, 3), np.float32)
     joints[PELVIS] = 0, hip, 0
@@ -89,7 +89,7 @@ def rest(body: Body) -> Rest:
     joints[SKULL] = 0, hip + 0.345 * h, -0.005 * h
     for side in SIDES:
         out = 1 - 2 * side
-        shoulder = np.array([out * 0.108 * h * body.shoulders, hip + 0.287 * h, -0.004 * h])
+        shoulder = np.array([out * 0.102 * h * body.shoulders, hip + 0.272 * h, -0.004 * h])
         socket = np.array([out * 0.052 * h * body.hips, hip, 0])
         down = np.array([0, -1, 0])
         joints[limb(UPPER, side)] = shoulder
@@ -98,7 +98,7 @@ def rest(body: Body) -> Rest:
         joints[limb(THIGH, side)] = socket
         joints[limb(SHIN, side)] = socket + down * thigh
         joints[limb(FOOT, side)] = socket + down * (thigh + shin)
-    return Rest(joints, upper, fore, hand, thigh, shin, ankle, 0.150 * h)
+    return Rest(joints, upper, fore, hand, thigh, shin, ankle, 0.156 * h)
 
 
 # Where the joints go ------------------------------------------------------------------------------
@@ -154,21 +154,21 @@ def _pelvis_height(pelvis: Array, sockets: Array, ankles: Array, dance: Dance, l
 
 def _place_arm(still: Rest, dance: Dance, rotation: Array, place: Array, side: int) -> None:
     out = 1 - 2 * side
-    mirror = np.float32([out, 1, 1])
+    mirror = floats([out, 1, 1])
     upper, fore = dance.upper_arms[:, side] * mirror, dance.forearms[:, side] * mirror
     chest = rotation[:, CHEST]
     # From hanging to straight out is a turn about z; from there the shortest way to the direction.
-    sideways = turns(np.float32(0), np.float32(0), np.float32(out * np.pi / 2))
-    swing = shortest_arc(np.broadcast_to(np.float32([out, 0, 0]), upper.shape), upper)
+    sideways = turns(np.float32(0), np.float32(0), floats(out * np.pi / 2))
+    swing = shortest_arc(np.broadcast_to(floats([out, 0, 0]), upper.shape), upper)
     rotation[:, limb(UPPER, side)] = chest @ swing @ sideways
     rotation[:, limb(FORE, side)] = chest @ shortest_arc(upper, fore) @ swing @ sideways
     rotation[:, limb(HAND, side)] = rotation[:, limb(FORE, side)]
     shoulder = still.joints[limb(UPPER, side)] - still.joints[CHEST]
     # A raised arm lifts its shoulder and draws it in.
     raised = smoothstep(0.0, 1.0, upper[:, 1])[:, None]
-    shoulder = shoulder + raised * np.float32([-0.10 * still.upper * out, 0.14 * still.upper, 0])
+    shoulder = shoulder + raised * floats([-0.10 * still.upper * out, 0.14 * still.upper, 0])
     place[:, limb(UPPER, side)] = place[:, CHEST] + np.einsum("tij,tj->ti", chest, shoulder)
-    down = np.float32([0, -1, 0])
+    down = floats([0, -1, 0])
     elbow = place[:, limb(UPPER, side)] + rotation[:, limb(UPPER, side)] @ (down * still.upper)
     place[:, limb(FORE, side)] = elbow
     place[:, limb(HAND, side)] = elbow + rotation[:, limb(FORE, side)] @ (down * still.fore)
@@ -239,29 +239,26 @@ def _covered(cover: Array, skin: Array, share: float) -> Array:
 
 def _torso(body: Body, still: Rest, texture: Array) -> Part:
     h, w = body.height, body.girth
-    y = np.array([0.312, 0.300, 0.285, 0.262, 0.225, 0.185, 0.14, 0.095, 0.05, 0.01, -0.015]) * h
+    y = np.array([0.312, 0.300, 0.285, 0.262, 0.225, 0.185, 0.14, 0.105, 0.075, 0.05, 0.03]) * h
     shoulder, hip = body.shoulders, body.hips
-    x = [0.036, 0.062, 0.092 * shoulder, 0.106 * shoulder, 0.103 * shoulder**0.7]
+    x = [0.036, 0.060, 0.084 * shoulder, 0.102 * shoulder, 0.104 * shoulder**0.7]
     x += [0.095 * w, 0.086 * w, 0.083 * w, 0.090 * hip * w**0.7, 0.099 * hip * w**0.7]
-    x += [0.100 * hip * w**0.7]
-    z = np.array([0.034, 0.042, 0.050, 0.060, 0.066, 0.065, 0.060, 0.058, 0.061, 0.066, 0.068]) * w
+    x += [0.106 * hip * w**0.7]
+    z = np.array([0.034, 0.042, 0.050, 0.060, 0.066, 0.065, 0.060, 0.058, 0.062, 0.068, 0.073]) * w
     z = z * (1 + 0.22 * body.bust * np.exp(-(((y / h - 0.215) / 0.035) ** 2)))
     path = np.stack([0 * y, y + still.joints[PELVIS, 1], 0 * y - 0.004 * h], -1)
     part = tube(path, np.stack([np.array(x) * h, z * h], -1), texture, sides=20, bone=PELVIS)
-    # A body is flatter in front than an ellipse, and closed at the shoulders.
     share = smoothstep(0.02 * h, 0.15 * h, part.vertices[:, 1] - still.joints[PELVIS, 1])
     return bend(part, CHEST, share)
 
 
 def _pelvis(body: Body, still: Rest, texture: Array) -> Part:
     h, w = body.height, body.girth**0.7
-    y = np.array([0.06, 0.02, -0.02, -0.05, -0.075]) * h
-    x = np.array([0.082, 0.094, 0.098, 0.088, 0.060]) * h * body.hips * w
-    z = np.array([0.056, 0.063, 0.066, 0.060, 0.040]) * h * w
+    y = np.array([0.08, 0.04, 0.01, -0.025, -0.060]) * h
+    x = np.array([0.082, 0.096, 0.102, 0.094, 0.050]) * h * body.hips * w
+    z = np.array([0.056, 0.066, 0.069, 0.060, 0.030]) * h * w
     path = np.stack([0 * y, y + still.joints[PELVIS, 1], 0 * y - 0.004 * h], -1)
-    return tube(
-        path, np.stack([x, z], -1), texture, sides=18, bone=PELVIS, round_ends=(False, True)
-    )
+    return tube(path, np.stack([x, z], -1), texture, sides=18, bone=PELVIS)
 
 
 def _chain(length_a: float, length_b: float, rows: int) -> tuple[Array, Array]:
@@ -281,7 +278,7 @@ def _arm(body: Body, still: Rest, texture: Array, sleeve: float, side: int) -> P
         np.interp(
             at,
             [0, 0.12, 0.3, 0.5, 0.56, 0.66, 0.85, 1],
-            [0.032, 0.031, 0.027, 0.0225, 0.0225, 0.0235, 0.018, 0.0155],
+            [0.030, 0.0295, 0.0265, 0.0225, 0.0225, 0.0235, 0.018, 0.0155],
         )
         * h
         * body.girth**0.8
@@ -308,7 +305,9 @@ def _leg(body: Body, still: Rest, texture: Array, cover: float, side: int) -> Pa
     )
     radius += (0.004 + 0.012 * at) * h * smoothstep(cover + 0.04, cover - 0.02, at)
     root = still.joints[limb(THIGH, side)]
-    path = root - np.stack([0 * along, along, 0.006 * h * np.sin(np.pi * at)], -1)
+    start = 0.022 * h  # below the joint, so that the dome stays under the shirt
+    down = start + along * (1 - start / along[-1])
+    path = root - np.stack([0 * along, down, 0.006 * h * np.sin(np.pi * at)], -1)
     part = tube(path, np.stack([radius, radius], -1), texture, sides=12, round_ends=(True, False))
     return _chained(part, root[1] - part.vertices[:, 1], along, share, THIGH, SHIN, side)
 
@@ -325,19 +324,19 @@ def _hand(still: Rest, skin: Array, side: int) -> list[Part]:
     """A palm, four fingers and a thumb, hanging from the wrist, palm towards the thigh."""
     out, n = 1 - 2 * side, still.hand
     wrist, bone = still.joints[limb(HAND, side)], limb(HAND, side)
-    palm = ball(wrist + (0, -0.26 * n, 0), (0.10 * n, 0.32 * n, 0.22 * n), skin, bone=bone)
+    palm = ball(wrist + (0, -0.26 * n, 0), (0.12 * n, 0.32 * n, 0.22 * n), skin, bone=bone)
     parts = [palm]
     for k, (length, tilt) in enumerate(((0.40, -0.10), (0.46, -0.03), (0.44, 0.05), (0.34, 0.13))):
         # From the index finger, which is forwards, to the little one.
         start = wrist + (0, -0.50 * n, (0.15 - 0.10 * k) * n)
         t = np.linspace(0, 1, 4)[:, None]
-        path = start + t * length * n * np.float32([-0.12 * out, -1, -tilt])
+        path = start + t * length * n * floats([-0.12 * out, -1, -tilt])
         path[:, 0] -= out * 0.10 * n * t[:, 0] ** 2
-        radius = n * np.float32([0.065, 0.060, 0.055, 0.035])[:, None].repeat(2, 1)
+        radius = n * floats([0.065, 0.060, 0.055, 0.035])[:, None].repeat(2, 1)
         parts.append(tube(path, radius, skin, sides=5, bone=bone))
     t = np.linspace(0, 1, 4)[:, None]
-    thumb = wrist + (0, -0.14 * n, 0.12 * n) + t * n * np.float32([-0.10 * out, -0.34, 0.26])
-    radius = n * np.float32([0.085, 0.075, 0.065, 0.04])[:, None].repeat(2, 1)
+    thumb = wrist + (0, -0.14 * n, 0.12 * n) + t * n * floats([-0.10 * out, -0.34, 0.26])
+    radius = n * floats([0.085, 0.075, 0.065, 0.04])[:, None].repeat(2, 1)
     return [*parts, tube(thumb, radius, skin, sides=5, bone=bone)]
 
 
@@ -346,7 +345,7 @@ def _shoe(still: Rest, texture: Array, side: int) -> Part:
     ankle, n = still.joints[limb(FOOT, side)], still.foot
     t = np.linspace(0, 1, 9)[:, None]
     angle = np.linspace(0, 2 * np.pi, 11)
-    wide = n * np.interp(t, [0, 0.1, 0.4, 0.75, 0.92, 1], [0.05, 0.13, 0.14, 0.19, 0.15, 0.04])
+    wide = n * np.interp(t, [0, 0.1, 0.4, 0.75, 0.92, 1], [0.06, 0.15, 0.16, 0.21, 0.17, 0.05])
     high = n * np.interp(t, [0, 0.1, 0.35, 0.6, 0.9, 1], [0.12, 0.38, 0.42, 0.28, 0.18, 0.08])
     x = ankle[0] + wide * np.sin(angle)
     y = np.maximum(high * (0.5 + 0.5 * np.cos(angle)) * 1.05 - 0.05 * high, 0)
@@ -357,7 +356,7 @@ def _shoe(still: Rest, texture: Array, side: int) -> Part:
 
 def _skirt(body: Body, still: Rest, texture: Array, side: int) -> Part:
     """Half of a skirt: it hangs from the hips and follows its thigh."""
-    h, out = body.height, 1 - 2 * side
+    h = body.height
     t = np.linspace(0, 1, 7)[:, None]
     angle = np.linspace(0, np.pi, 13) if side == 0 else np.linspace(np.pi, 2 * np.pi, 13)
     wide = (0.094 + 0.050 * t) * h * body.hips * body.girth**0.7
@@ -365,10 +364,9 @@ def _skirt(body: Body, still: Rest, texture: Array, side: int) -> Part:
     pleats = 1 + 0.03 * t * np.cos(10 * angle)
     y = still.joints[PELVIS, 1] + 0.03 * h - t * 0.225 * h
     points = [wide * np.sin(angle) * pleats, y + 0 * angle, deep * np.cos(angle) * pleats]
-    part = sheet(np.stack(points, -1)[:, ::-1], texture, bone=PELVIS)
+    part = sheet(np.stack(points, -1)[:, ::-1], texture, bone=PELVIS, closed=False)
     sideways = np.abs(part.vertices[:, 0]) / np.repeat(wide[:, 0], 13)
     share = 0.8 * smoothstep(0.0, 0.7, np.repeat(t[:, 0], 13)) * smoothstep(-0.2, 0.8, sideways)
-    del out
     return bend(part, limb(THIGH, side), share)
 
 
@@ -379,7 +377,7 @@ def head_scale(body: Body) -> float:
 
 def head_origin(body: Body, still: Rest) -> Array:
     """(3,) where the canonical face's origin is at rest."""
-    return still.joints[SKULL] + head_scale(body) * np.float32([0, 4.5, 3.8])
+    return still.joints[SKULL] + head_scale(body) * floats([0, 4.5, 3.8])
 
 
 def _head(body: Body, still: Rest, look: face.Look, texture_px: int) -> list[Part]:
@@ -397,7 +395,7 @@ def landmarks(body: Body, look: face.Look, rotation: Array, place: Array) -> NDA
     still = rest(body)
     points = face.shape(look)
     scale, origin = head_scale(body), head_origin(body, still)
-    ears = [np.float32([s * 8.3 * look.width, 0.6, -3.0]) for s in (1, -1)]
+    ears = [floats([s * 8.3 * look.width, 0.6, -3.0]) for s in (1, -1)]
     eyes = [points[[a, b]].mean(0) for a, b in ((386, 374), (159, 145))]
     on_head = [points[4], points[362], eyes[0], points[263], points[133], eyes[1], points[33]]
     on_head += [*ears, points[291], points[61]]
@@ -405,7 +403,7 @@ def landmarks(body: Body, look: face.Look, rotation: Array, place: Array) -> NDA
 
     def both(part: int, offset: tuple[float, float, float] = (0, 0, 0)) -> None:
         for side in SIDES:
-            mirrored = np.float32(offset) * (1 - 2 * side, 1, 1)
+            mirrored = floats(offset) * (1 - 2 * side, 1, 1)
             rows.append((limb(part, side), still.joints[limb(part, side)] + mirrored))
 
     n, f = still.hand, still.foot

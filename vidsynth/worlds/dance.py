@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from vidsynth.worlds.figure import Array, unit
 from vidsynth.worlds.motion import eased, spline, wandering
+from vidsynth.worlds.texture import floats
 
 # T frames, K keys (one per beat); sides: 0 is the dancer's left, 1 the right
 
@@ -104,7 +105,7 @@ def make_dance(seed: int, num_frames: int, fps: float = 25.0) -> Dance:
         root=root.astype(np.float32),
         squat=np.clip(body[:, 10] + 0.025 * bounce, 0, 0.4).astype(np.float32),
         feet=feet,
-        toes=np.float32([0.25, 0.25]) + 0 * feet[..., 0],
+        toes=floats([0.25, 0.25]) + 0 * feet[..., 0],
         beat_seconds=beat,
     )
 
@@ -134,12 +135,12 @@ class _Choreography:
         self.rng = rng
         self.beat = 0
         self.arms = self._arms("hanging", "hanging")
-        self.feet = np.float32([[0.05, 0, 0], [0.05, 0, 0]])
+        self.feet = floats([[0.05, 0, 0], [0.05, 0, 0]])
         self.style = rng.uniform(0.7, 1.0)
 
     @staticmethod
     def _arms(left: str, right: str) -> Array:
-        return np.float32([ARM_POSES[left], ARM_POSES[right]])
+        return floats([ARM_POSES[left], ARM_POSES[right]])
 
     def next_key(self) -> _Key:
         rng = self.rng

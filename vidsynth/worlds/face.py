@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from vidsynth.facemesh import load_face_mesh
 from vidsynth.worlds.figure import Array, Part, ball, bend, sheet, smoothstep, tube, unit
-from vidsynth.worlds.texture import Colour, noise, painted, plain
+from vidsynth.worlds.texture import Colour, floats, noise, painted, plain
 
 # Rings of the mesh, as numbered by MediaPipe; "right" is the subject's right, left in the picture.
 OVAL = [10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377]
@@ -160,18 +160,18 @@ def skin_texture(look: Look, size: int) -> Array:
     uv = load_face_mesh().uv
     detail = 512  # painted at one size, so that the person does not depend on the picture's
     rng = np.random.default_rng(look.seed)
-    skin = np.float32(look.skin)
+    skin = floats(look.skin)
     picture = plain(look.skin, detail) * (1 + 0.05 * noise(rng, detail, 24)[..., None])
     picture += 3 * noise(rng, detail, 128)[..., None]
 
     def tint(points: list[int], colour: NDArray | Colour, strength: float, blur: float = 1) -> None:
         area = painted(uv[points] * detail, detail, blur)[..., None] * strength
-        picture[:] = picture * (1 - area) + np.float32(colour) * area
+        picture[:] = picture * (1 - area) + floats(colour) * area
 
     def spot(point: int, radius: tuple[float, float], colour: NDArray | Colour, strength: float):
         offset = (np.mgrid[:detail, :detail][::-1].transpose(1, 2, 0) / detail - uv[point]) / radius
         area = strength * np.exp(-(offset**2).sum(-1, keepdims=True))
-        picture[:] = picture * (1 - area) + np.float32(colour) * area
+        picture[:] = picture * (1 - area) + floats(colour) * area
 
     for cheek in (50, 280):
         spot(cheek, (0.09, 0.07), skin * (1.02, 0.74, 0.72), 0.45)
@@ -205,11 +205,11 @@ def skin_texture(look: Look, size: int) -> Array:
         rough = 0.8 + 0.25 * noise(rng, detail, 200)
         area = painted(uv[lower_face] * detail, detail, 9)[..., None] * look.beard
         area = area * rough[..., None]
-        picture[:] = picture * (1 - area) + np.float32(look.hair) * area
+        picture[:] = picture * (1 - area) + floats(look.hair) * area
     for fold, ring in ((RIGHT_LID_FOLD, RIGHT_EYE), (LEFT_LID_FOLD, LEFT_EYE)):
         tint([ring[0], *fold, ring[8], *ring[7:0:-1]], skin * (0.72, 0.62, 0.6), 0.5, 3)
     tint(OUTER_LIPS, look.lips, 0.9, 1.2)
-    _line(picture, uv[[*INNER_LIPS[:11]]] * detail, np.float32(look.lips) * 0.45, 3)
+    _line(picture, uv[[*INNER_LIPS[:11]]] * detail, floats(look.lips) * 0.45, 3)
     for ring in (RIGHT_EYE, LEFT_EYE):
         _line(picture, uv[ring[:9]] * detail, (32, 22, 20), 5)
         _line(picture, uv[[*ring[8:], ring[0]]] * detail, skin * 0.55, 2)
@@ -219,7 +219,7 @@ def skin_texture(look: Look, size: int) -> Array:
         thick = middle + (points - middle) * (1.0, 0.75 * look.brow_thickness)
         hairs = 0.85 + 0.15 * noise(rng, detail, 160)[..., None]
         area = painted(thick * detail, detail, 2.5)[..., None] * hairs
-        picture[:] = picture * (1 - area) + np.float32(look.hair) * 0.75 * area
+        picture[:] = picture * (1 - area) + floats(look.hair) * 0.75 * area
     return cv2.resize(np.clip(picture, 0, 255), (size, size), interpolation=cv2.INTER_AREA)
 
 
@@ -313,15 +313,15 @@ def eye_texture(look: Look, size: int) -> Array:
     at = (np.mgrid[:detail, :detail] + 0.5) / detail * 2 - 1
     r = np.hypot(*at) * np.deg2rad(80) * 1.35  # centimetres along the eyeball
     streaks = noise(np.random.default_rng(look.seed + 1), detail, 40)[..., None]
-    white = np.float32((238, 234, 230)) - (0, 18, 20) * smoothstep(0.7, 1.6, r)[..., None]
+    white = floats((238, 234, 230)) - (0, 18, 20) * smoothstep(0.7, 1.6, r)[..., None]
     iris = (
-        np.float32(look.iris)
+        floats(look.iris)
         * (1 + 0.25 * streaks)
         * (1.25 - 0.5 * smoothstep(0.3, 0.62, r))[..., None]
     )
     picture = np.where((r < 0.62)[..., None], iris, white)
     picture *= 1 - 0.97 * smoothstep(0.3, 0.25, r)[..., None]
-    return cv2.resize(np.float32(picture), (size, size), interpolation=cv2.INTER_AREA)
+    return cv2.resize(floats(picture), (size, size), interpolation=cv2.INTER_AREA)
 
 
 def mouth_parts(face: Array, size: int) -> list[Part]:
@@ -335,7 +335,7 @@ def mouth_parts(face: Array, size: int) -> list[Part]:
         points = np.stack(
             [x * corner[0] * 1.02 + 0 * y, y, top[2] - depth + 2.2 * (arch - 1) + 0 * y], -1
         )
-        return sheet(points, texture)
+        return sheet(points, texture, closed=False)
 
     teeth = plain((226, 220, 208), size)
     gaps = np.abs((np.arange(size) / size * 8) % 1 - 0.5) > 0.44
@@ -354,7 +354,7 @@ def skull(face: Array, texture: Array, inflate: float = 0.0) -> Part:
 
 def _behind(rim_S3: Array, inflate: float | Array = 0.0, rings: int = 9) -> Array:
     """(R, S, 3) rings from the rim of the face to the pole at the back of the head."""
-    pole = np.float32((0, 1.5, -11.5))
+    pole = floats((0, 1.5, -11.5))
     t = np.linspace(0, np.pi / 2, rings)[:, None, None]
     bulge = np.cos(t) + 0.0 * rim_S3
     points = pole * (1 - bulge) + rim_S3 * bulge
@@ -374,9 +374,9 @@ def hair_cap(face: Array, look: Look, texture: Array) -> Part:
     nape = smoothstep(-7, -3, points[..., 1]) * smoothstep(-1, -6, points[..., 2])
     points += nape[..., None] * 0.5 * unit(points - (0, 0.5, -3))
     # The hairline: the first ring reaches over the forehead, the next stands up from it.
-    front = points[:1] + high[None, :, None] * np.float32((0, -1.6, 0.15))
+    front = points[:1] + high[None, :, None] * floats((0, -1.6, 0.15))
     front = front - high[None, :, None] * 0.35 * look.hair_volume * unit(points[:1])
-    return sheet(np.concatenate([front, points]), texture, gloss=0.25)
+    return sheet(np.concatenate([front, points]), texture, gloss=0.25, closed=False)
 
 
 def hair_curtain(look: Look, texture: Array) -> Part:
@@ -389,7 +389,7 @@ def hair_curtain(look: Look, texture: Array) -> Part:
     x = -np.sin(angle) * (out * look.width)[:, None] - np.sin(angle) * wave * fall[:, None]
     z = -2.6 - np.cos(angle) * (out * 1.02)[:, None]
     points = np.stack([x, y[:, None] + 0 * x, z], -1)
-    part = sheet(points[:, ::-1], texture, gloss=0.25)
+    part = sheet(points[:, ::-1], texture, gloss=0.25, closed=False)
     return bend(part, TRUNK, np.repeat(0.7 * smoothstep(0.4, 1, fall), 25))
 
 
@@ -399,7 +399,7 @@ def hair_texture(look: Look, size: int) -> Array:
     strands = cv2.resize(rng.normal(size=(6, 160)).astype(np.float32), (256, 256))
     fine = cv2.resize(rng.normal(size=(3, 256)).astype(np.float32), (256, 256))
     shade = 1 + 0.22 * strands + 0.12 * fine
-    picture = np.clip(np.float32(look.hair) * shade[..., None], 0, 255)
+    picture = np.clip(floats(look.hair) * shade[..., None], 0, 255)
     return cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidsynth.raster import rasterise
+from vidsynth.worlds.texture import floats
 
 # V vertices, F triangles, R rings, S points of a ring, N bones, H, W pixels
 
@@ -38,6 +39,8 @@ class Part:
     """(V,): ...with this much of the second."""
     gloss: float = 0.0
     """Strength of the highlight, 0 (cloth) to 1 (wet)."""
+    closed: bool = True
+    """The inside is never seen, so that what faces away need not be drawn."""
 
 
 def smoothstep(low: float, high: float, x: NDArray[np.floating]) -> Array:
@@ -48,12 +51,17 @@ def smoothstep(low: float, high: float, x: NDArray[np.floating]) -> Array:
 
 def unit(vectors: NDArray[np.floating]) -> Array:
     """The last axis scaled to length 1."""
-    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return (vectors / np.maximum(length, 1e-9)).astype(np.float32)
+    length = np.sqrt(np.einsum("...i,...i->...", vectors, vectors))
+    return (vectors / np.maximum(length, 1e-9)[..., None]).astype(np.float32)
 
 
 def sheet(
-    points_RS3: NDArray[np.floating], texture: Array, *, bone: int = 0, gloss: float = 0.0
+    points_RS3: NDArray[np.floating],
+    texture: Array,
+    *,
+    bone: int = 0,
+    gloss: float = 0.0,
+    closed: bool = True,
 ) -> Part:
     """A grid of points as a surface; u runs along S, v along R. A first column repeated as the last
     closes it. Normals point to the side from which u runs to the right and v down.
@@ -83,6 +91,7 @@ def sheet(
         bones=np.full((count, 2), bone, np.int32),
         blend=np.zeros(count, np.float32),
         gloss=gloss,
+        closed=closed,
     )
 
 
@@ -152,6 +161,8 @@ class Figure:
     bones: NDArray[np.int32]
     blend: Array
     gloss: Array
+    closed: NDArray[np.bool_]
+    """(F,)."""
     atlas: Array
     """(h, w, 3) RGB in [0, 255]: the parts' textures below one another."""
 
@@ -175,6 +186,7 @@ class Figure:
             bones=np.concatenate([p.bones for p in parts]),
             blend=np.concatenate([p.blend for p in parts]),
             gloss=np.concatenate(gloss),
+            closed=np.concatenate([np.full(len(p.triangles), p.closed) for p in parts]),
             atlas=np.concatenate(rows).astype(np.float32),
         )
 
@@ -230,11 +242,10 @@ def draw(
     box_width, box_height = (high - low).tolist()
     if not box_width or not box_height:
         return colour, coverage
-    local = (projected - (*low, 0)) * n
+    local = floats((projected - (*low, 0)) * n)
     attributes = np.concatenate([figure.uv, normals, figure.gloss[:, None]], axis=1)
-    image, mask, depth = rasterise(
-        local, figure.triangles, attributes, box_height * n, box_width * n
-    )
+    triangles = figure.triangles[~figure.closed | _facing(local[figure.triangles])]
+    image, mask, depth = rasterise(local, triangles, attributes, box_height * n, box_width * n)
     lit = _lit(figure.atlas, image, mask, light) * _occlusion(depth, mask, n)[..., None]
     lit[~mask] = 0
     box = slice(low[1], high[1]), slice(low[0], high[0])
@@ -246,23 +257,30 @@ def draw(
     return colour, coverage
 
 
+def _facing(corners_F33: Array) -> NDArray[np.bool_]:
+    """(F,) triangles whose corners run counter-clockwise as seen in the picture."""
+    a, b, c = corners_F33[..., :2].transpose(1, 2, 0)
+    return (b[0] - a[0]) * (c[1] - a[1]) < (b[1] - a[1]) * (c[0] - a[0])
+
+
 def _lit(atlas: Array, image: Array, mask: NDArray[np.bool_], light: Light) -> Array:
     """Texture times light, plus the lamp's highlight."""
     texture = cv2.remap(
         atlas, image[..., 0], image[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )
     seen = np.flatnonzero(mask)
-    normal = unit(image.reshape(-1, 6)[seen, 2:5])
-    normal[normal[:, 2] < 0] *= -1  # the inside of an open surface
-    towards = unit(np.array(light.towards))
+    surface = np.take(image.reshape(-1, 6), seen, axis=0)
+    normal = unit(surface[:, 2:5])
+    normal *= np.where(normal[:, 2:] < 0, floats(-1), floats(1))  # the inside of an open surface
+    towards = unit(floats(light.towards))
     facing = np.clip((normal @ towards + 0.25) / 1.25, 0, 1)[:, None]  # wrapped: soft terminator
     sky = (0.75 + 0.25 * normal[:, 1])[:, None]
-    half = unit(towards + (0, 0, 1))
-    shine = 140 * image.reshape(-1, 6)[seen, 5] * np.clip(normal @ half, 0, 1) ** 24
+    half = unit(towards + floats((0, 0, 1)))
+    shine = 140 * surface[:, 5] * np.clip(normal @ half, 0, 1) ** 24
     lit = np.zeros((mask.size, 3), np.float32)
     lit[seen] = (
-        texture.reshape(-1, 3)[seen]
-        * (facing * np.float32(light.lamp) + sky * np.float32(light.room))
+        np.take(texture.reshape(-1, 3), seen, axis=0)
+        * (facing * floats(light.lamp) + sky * floats(light.room))
         + shine[:, None]
     )
     return lit.reshape(*mask.shape, 3)

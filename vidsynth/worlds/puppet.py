@@ -13,12 +13,13 @@ from vidsynth.clip import Clip
 from vidsynth.conditioning import PoseSequence
 from vidsynth.stream import Chunk
 from vidsynth.worlds import body as bodies
-from vidsynth.worlds.body import FOOT, PELVIS, SHIN, SIDES, THIGH, Body, Clothes, limb
+from vidsynth.worlds.body import FOOT, PELVIS, SIDES, THIGH, Body, Clothes, limb
 from vidsynth.worlds.dance import Dance, make_dance
 from vidsynth.worlds.face import Look, random_look
 from vidsynth.worlds.figure import Array, Light, draw
 from vidsynth.worlds.room import FLOORINGS, WALLPAPERS, Camera, Room, paint
-from vidsynth.worlds.texture import PATTERNS
+from vidsynth.worlds.sound import Samples, dance_track
+from vidsynth.worlds.texture import PATTERNS, floats
 
 # T frames, H, W pixels
 
@@ -61,7 +62,7 @@ def make_identity(seed: int) -> Puppet:
             bottom=_hsv(
                 hue + rng.uniform(0.35, 0.65), rng.uniform(0.25, 0.7), rng.uniform(0.25, 0.6)
             ),
-            shoes=_hsv(rng.random(), 0.3, float(rng.choice([0.16, 0.9]))),
+            shoes=_hsv(rng.random(), 0.12, float(rng.choice([0.14, 0.92]))),
             sleeve=float(rng.choice([0.28, 0.32, 0.95])),
             leg=float(rng.choice([0.45, 0.97, 0.97])),
             skirt=bool(feminine and rng.random() < 0.5),
@@ -81,7 +82,7 @@ def make_identity(seed: int) -> Puppet:
 
 
 def _hsv(hue: float, saturation: float, value: float) -> tuple[float, float, float]:
-    pixel = np.float32([[[hue % 1 * 360, saturation, value]]])
+    pixel = floats([[[hue % 1 * 360, saturation, value]]])
     red, green, blue = (cv2.cvtColor(pixel, cv2.COLOR_HSV2RGB)[0, 0] * 255).tolist()
     return red, green, blue
 
@@ -140,7 +141,12 @@ def truth(identity: Puppet, motion: Dance, *, height: int, width: int) -> PoseSe
     keypoints = np.concatenate([pixels[..., :2], np.ones_like(pixels[..., :1])], axis=-1)
     return PoseSequence(
         keypoints=torch.from_numpy(keypoints).float()[:, None],
-        world=torch.from_numpy((points - hips) * np.float32([1, -1, -1]))[:, None],
+        world=torch.from_numpy((points - hips) * floats([1, -1, -1]))[:, None],
         seen=torch.ones(len(motion), 1, dtype=torch.bool),
         frame_size=(height, width),
     )
+
+
+def soundtrack(seed: int, motion: Dance) -> Samples:
+    """Music on the beat of the dance."""
+    return dance_track(seed, len(motion) / motion.fps, motion.beat_seconds)

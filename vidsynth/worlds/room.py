@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from vidsynth.worlds.figure import Array, smoothstep
-from vidsynth.worlds.texture import Colour, noise
+from vidsynth.worlds.texture import Colour, floats, noise
 
 Wallpaper = Literal["plaster", "stripes", "bricks", "panels"]
 Flooring = Literal["planks", "tiles", "carpet"]
@@ -84,13 +84,13 @@ def _wall(room: Room, x: Array, y: Array) -> Array:
         "panels": (np.abs((x / 0.7) % 1 - 0.5) > 0.47) | (np.abs(y - 0.95) < 0.025),
     }[room.wallpaper]
     area = np.asarray(trim, np.float32)[..., None]
-    picture = np.float32(room.wall) * (1 - area) + np.float32(room.wall_trim) * area
+    picture = floats(room.wall) * (1 - area) + floats(room.wall_trim) * area
     picture = picture * (1 + 0.03 * _scattered(rng, x, y, 1.0))[..., None]
     for left, bottom, wide, high in ((-1.5, 1.15, 0.62, 0.8), (0.85, 1.3, 0.75, 0.55)):
         left += rng.uniform(-0.1, 0.1)
         picture = _framed(picture, x - left, y - bottom, wide, high, room, rng)
     skirting = (smoothstep(0.0, 0.01, y) * (1 - smoothstep(0.10, 0.11, y)))[..., None]
-    return picture * (1 - skirting) + np.float32((228, 224, 216)) * skirting
+    return picture * (1 - skirting) + floats((228, 224, 216)) * skirting
 
 
 def _framed(
@@ -106,10 +106,10 @@ def _framed(
     inside = (x > 0) & (x < wide) & (y > 0) & (y < high)
     canvas = inside & (x > 0.04) & (x < wide - 0.04) & (y > 0.04) & (y < high - 0.04)
     hills = high * (0.35 + 0.15 * np.sin(9 * x / wide + rng.uniform(0, 6)))
-    sky = np.float32((200, 214, 226)) * (0.8 + 0.2 * y / high)[..., None]
-    land = np.float32(room.picture) * (0.7 + 0.5 * y / high)[..., None]
+    sky = floats((200, 214, 226)) * (0.8 + 0.2 * y / high)[..., None]
+    land = floats(room.picture) * (0.7 + 0.5 * y / high)[..., None]
     scene = np.where((y < hills)[..., None], land, sky)
-    framed = np.where(canvas[..., None], scene, np.float32((70, 52, 40)))
+    framed = np.where(canvas[..., None], scene, floats((70, 52, 40)))
     return np.where(inside[..., None], framed, picture)
 
 
@@ -125,11 +125,11 @@ def _floor(room: Room, x: Array, z: Array) -> Array:
     stretched = 4.0 if room.flooring == "planks" else 1.0
     grain = 0.06 * _scattered(rng, x * 2, z * 2 / stretched, 1.0)
     fade = 1 / (1 + 0.05 * np.maximum(-z, 0))
-    return np.float32(room.floor) * ((1 + shade + grain) * fade)[..., None]
+    return floats(room.floor) * ((1 + shade + grain) * fade)[..., None]
 
 
 def _scattered(rng: np.random.Generator, x: Array, y: Array, metres: float) -> Array:
     """Noise that repeats every `metres` of a plane."""
     tile = noise(rng, 256, 24)
-    u, v = (np.float32((a / metres) % 1 * 255) for a in (x, y))
+    u, v = (floats((a / metres) % 1 * 255) for a in (x, y))
     return cv2.remap(tile, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)

@@ -6,13 +6,17 @@ from typing import Literal, get_args
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float32]
 Colour = tuple[float, float, float]
 """RGB in [0, 255]."""
 Pattern = Literal["plain", "stripes", "hoops", "checks", "dots", "panel"]
 PATTERNS: tuple[Pattern, ...] = get_args(Pattern)
+
+
+def floats(values: ArrayLike) -> Array:
+    return np.asarray(values, np.float32)
 
 
 def plain(colour: Colour, size: int) -> Array:
@@ -48,7 +52,7 @@ def cloth(
         "panel": (y > 0.42) & (y < 0.62),
     }[pattern]
     area = np.asarray(where, np.float32)[..., None]
-    picture = np.float32(first) * (1 - area) + np.float32(second) * area
+    picture = floats(first) * (1 - area) + floats(second) * area
     folds = 0.06 * noise(rng, detail, 7) + 0.03 * noise(rng, detail, 20)
     picture = np.clip(picture * (1 + folds[..., None]), 0, 255).astype(np.float32)
     return cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA)
