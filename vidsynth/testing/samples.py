@@ -85,7 +85,8 @@ def waving_person(num_frames: int, height: int, width: int) -> PoseSequence:
 
 def nodding_face(num_frames: int, height: int, width: int) -> FaceSequence:
     """One average face that nods gently in the middle of the picture, seen in every frame."""
-    mesh = torch.from_numpy(load_face_mesh().vertices.copy()) * torch.tensor([1.0, -1.0, -1.0])
+    frontal = torch.diag(torch.tensor([1.0, -1.0, -1.0]))
+    mesh = torch.from_numpy(load_face_mesh().vertices.copy()) @ frontal
     eyes = mesh[[33, 133, 159, 145, 33, 263, 362, 386, 374, 263]]  # irises: between the lids
     irises = torch.cat([eyes[:4].mean(0).expand(5, 3), eyes[5:9].mean(0).expand(5, 3)])
     face = torch.cat([mesh, irises])
@@ -100,7 +101,7 @@ def nodding_face(num_frames: int, height: int, width: int) -> FaceSequence:
     landmarks[..., :2] += centre
     return FaceSequence(
         landmarks=landmarks,
-        rotation=rotation,
+        rotation=rotation @ frontal,
         translation=centre.repeat(num_frames, 1),
         scale=torch.full((num_frames,), scale),
         seen=torch.ones(num_frames, dtype=torch.bool),
