@@ -285,10 +285,9 @@ def features(pose: PoseSequence) -> Tensor:
     turned back from a front), so that a nearest neighbour looks alike and faces the same way.
     """
     points = _subject(pose, *pose.frame_size)
-    placed = (points[:, :33, :2] - points[:, MID_HIP, None, :2]) / torso_lengths(points)[
-        :, None, None
-    ]
-    weight = np.clip(points[:, :33, 2:], 0, 1)
+    unit = torso_lengths(points)[:, None, None]
+    placed = (points[:, :NUM_KEYPOINTS, :2] - points[:, MID_HIP, None, :2]) / unit
     turned = pose.world[:, 0, :, ::2].double().cpu().numpy()
+    weight = np.clip(points[:, :NUM_KEYPOINTS, 2:], 0, 1)
     rows = np.concatenate([placed * weight, 0.5 * turned * weight], axis=1)
-    return torch.from_numpy(rows.reshape(len(rows), -1).astype(np.float32))
+    return torch.from_numpy(rows).float().flatten(1)

@@ -192,6 +192,6 @@ def features(face: FaceSequence) -> Tensor:
     weight[list(LEFT_EYE + RIGHT_EYE + LEFT_IRIS + RIGHT_IRIS)] = EYES_WEIGHT
     weight[list(LIPS_OUTER + LIPS_INNER)] = MOUTH_WEIGHT
     scale = weight[:, None] / np.sqrt(len(weight)) / np.maximum(radius, 1e-6)[:, None, None]
-    rotation = TURN_WEIGHT * face.rotation.double().cpu().numpy().reshape(len(points), 9)
-    rows = np.concatenate([(turned * scale).reshape(len(points), -1), rotation], axis=1)
-    return torch.from_numpy(rows.astype(np.float32))
+    shape = torch.from_numpy(turned * scale).flatten(1)
+    rotation = TURN_WEIGHT * face.rotation.cpu().flatten(1)
+    return torch.cat([shape.float(), rotation], dim=1)
