@@ -56,16 +56,15 @@ def rasterise(
 
     depth = np.full(height * width, np.inf, np.float32)
     image = np.zeros((height * width, attributes.shape[1]), np.float32)
-    # np.take is twice as fast as indexing for gathers as large as these.
+    # np.take is twice as fast as indexing, and as np.repeat, for gathers as large as these.
     for batch in _batches(corners_F33, height, width):
-        pixel, triangle, weights_N3 = _fragments(corners_F33[batch], height, width)
-        z_corners = np.take(np.ascontiguousarray(corners_F33[batch, :, 2]), triangle, axis=0)
-        z = np.einsum("nk,nk->n", weights_N3, z_corners)
+        pixel, triangle, planes_N4 = _fragments(corners_F33[batch], height, width)
+        z = planes_N4[:, 3]
         np.minimum.at(depth, pixel, z)
-        nearest = np.flatnonzero(z == depth[pixel])
-        triangle, weights_N3 = triangle[nearest], np.take(weights_N3, nearest, axis=0)
-        image[pixel[nearest]] = sum(
-            weights_N3[:, k, None] * np.take(attributes[triangles[batch, k]], triangle, axis=0)
+        nearest = np.flatnonzero(z == np.take(depth, pixel))
+        triangle, planes_N4 = np.take(triangle, nearest), np.take(planes_N4, nearest, axis=0)
+        image[np.take(pixel, nearest)] = sum(
+            planes_N4[:, k, None] * np.take(attributes[triangles[batch, k]], triangle, axis=0)
             for k in range(3)
         )
     mask = np.isfinite(depth).reshape(height, width)
@@ -121,30 +120,39 @@ def _counting(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
 def _fragments(
     corners_F33: NDArray[np.float32], height: int, width: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-    """Every pixel inside every triangle: flat pixel index, triangle index, weights of corners."""
+    """Every pixel inside every triangle.
+
+    Returns:
+        Flat pixel index (N,), triangle index (N,), and (N, 4): weights of the corners, and z.
+    """
     first, extent = _boxes(corners_F33, height, width)
     triangle = np.repeat(np.arange(len(extent)), extent[:, 1])  # one entry per row of each box
-    row = _counting(extent[:, 1]) + first[triangle, 1]
+    down = _counting(extent[:, 1])
 
-    # Barycentric weights grow linearly: by `slope` per pixel, from `base` at the row's first one.
+    # Weights and z are planes: they grow by `slopes` per pixel right and down.
     origin = corners_F33[:, 0, :2]
     edge1, edge2 = corners_F33[:, 1, :2] - origin, corners_F33[:, 2, :2] - origin
     inverse_area = 1 / _twice_area(corners_F33)
     slope1 = np.stack([edge2[:, 1], -edge2[:, 0]], 1) * inverse_area[:, None]
     slope2 = np.stack([-edge1[:, 1], edge1[:, 0]], 1) * inverse_area[:, None]
-    slopes_F23 = np.stack([-slope1 - slope2, slope1, slope2], axis=2)
-    start_F2 = first.astype(np.float32) + np.float32(0.5) - origin
-    base_F3 = np.einsum("fa,fak->fk", start_F2, slopes_F23) + np.array([1, 0, 0], np.float32)
-    down = (row - first[triangle, 1]).astype(np.float32)[:, None]
-    slope = np.take(slopes_F23[:, 0], triangle, axis=0)
-    base = np.take(base_F3, triangle, axis=0) + down * np.take(slopes_F23[:, 1], triangle, axis=0)
+    depth = np.diff(corners_F33[:, :, 2], axis=1).cumsum(axis=1)[:, None]  # against corner 0
+    slope_z = slope1 * depth[..., 0] + slope2 * depth[..., 1]
+    slopes_F24 = np.stack([-slope1 - slope2, slope1, slope2, slope_z], axis=2)
+    to_first = first.astype(np.float32) + np.float32(0.5) - origin
+    start_F4 = np.einsum("fa,fak->fk", to_first, slopes_F24)
+    start_F4[:, 0] += 1
+    start_F4[:, 3] += corners_F33[:, 0, 2]
+    slope_R4 = np.take(slopes_F24[:, 0], triangle, axis=0)
+    base_R4 = np.take(slopes_F24[:, 1], triangle, axis=0) * down[:, None].astype(np.float32)
+    base_R4 += np.take(start_F4, triangle, axis=0)
 
-    begin, length = _spans(base, slope, extent[triangle, 0])
-    along = _counting(length) + np.repeat(begin, length)
-    pixel = np.repeat(row * width + first[triangle, 0], length) + along
-    weights_N3 = np.repeat(base, length, axis=0)
-    weights_N3 += np.repeat(slope, length, axis=0) * along[:, None].astype(np.float32)
-    return pixel, np.repeat(triangle, length), weights_N3
+    begin, length = _spans(base_R4[:, :3], slope_R4[:, :3], extent[triangle, 0])
+    row = np.repeat(np.arange(len(length)), length)
+    along = np.arange(len(row)) + np.take(begin - np.cumsum(length) + length, row)
+    row_start = (down + first[triangle, 1]) * width + first[triangle, 0]
+    planes_N4 = np.take(slope_R4, row, axis=0) * along[:, None].astype(np.float32)
+    planes_N4 += np.take(base_R4, row, axis=0)
+    return np.take(row_start, row) + along, np.take(triangle, row), planes_N4
 
 
 def _spans(

@@ -16,7 +16,7 @@ from typing import Any
 
 from vidsynth.conditioning import Conditioning
 from vidsynth.stream import Chunk
-from vidsynth.worlds import puppet
+from vidsynth.worlds import head, puppet
 from vidsynth.worlds.sound import Samples, write_video_with_sound
 
 __all__ = ["WORLDS", "World", "write_video_with_sound"]
@@ -47,5 +47,13 @@ WORLDS = {
         puppet.render,
         puppet.truth,
         puppet.soundtrack,
+    ),
+    "head": World(
+        "head",
+        head.make_identity,
+        head.make_motion,
+        head.render,
+        head.truth,
+        head.soundtrack,
     ),
 }

@@ -31,6 +31,9 @@ LEFT_LID_FOLD = [467, 260, 259, 257, 258, 286, 414]
 
 HEAD, RIGHT_EYEBALL, LEFT_EYEBALL, TRUNK = range(4)
 """The bones of a head."""
+LOWER_TEETH = 5
+"""Place of the lower teeth among `head_parts`."""
+EYEBALL_CM = 1.35
 EXPRESSIONS = ("jaw_open", "smile", "pucker", "brow_raise", "blink")
 """Coefficients every identity shares; 0 is neutral, 1 the full movement."""
 
@@ -286,14 +289,14 @@ def vertex_normals(points: Array, triangles: NDArray[np.int32]) -> Array:
 
 def eyeball(ring: Array, look: Look, size: int, bone: int) -> Part:
     """The front of an eyeball, around its own pivot (see `eye_pivots`)."""
-    radius, reach = 1.35, np.deg2rad(80)
+    reach = np.deg2rad(80)
     polar, angle = np.linspace(0, reach, 7)[:, None], np.linspace(0, 2 * np.pi, 17)
     direction = np.stack(
-        [np.sin(polar) * np.sin(angle), np.sin(polar) * np.cos(angle), np.cos(polar) + 0 * angle],
+        [-np.sin(polar) * np.sin(angle), np.sin(polar) * np.cos(angle), np.cos(polar) + 0 * angle],
         -1,
     )
     part = sheet(
-        radius * direction + eye_pivot(ring), eye_texture(look, size), bone=bone, gloss=0.8
+        EYEBALL_CM * direction + eye_pivot(ring), eye_texture(look, size), bone=bone, gloss=0.8
     )
     flat = direction[..., :2] * (polar / np.maximum(np.sin(polar), 1e-6))[..., None] / reach
     uv = np.stack([0.5 + flat[..., 0] / 2, 0.5 - flat[..., 1] / 2], -1).reshape(-1, 2)
@@ -311,7 +314,7 @@ def eye_texture(look: Look, size: int) -> Array:
     """(size, size, 3): the iris in the middle of the white, seen from the front of the eye."""
     detail = 256
     at = (np.mgrid[:detail, :detail] + 0.5) / detail * 2 - 1
-    r = np.hypot(*at) * np.deg2rad(80) * 1.35  # centimetres along the eyeball
+    r = np.hypot(*at) * np.deg2rad(80) * EYEBALL_CM  # centimetres along the eyeball
     streaks = noise(np.random.default_rng(look.seed + 1), detail, 40)[..., None]
     white = floats((238, 234, 230)) - (0, 18, 20) * smoothstep(0.7, 1.6, r)[..., None]
     iris = (

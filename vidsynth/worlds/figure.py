@@ -232,28 +232,27 @@ def draw(
         RGB in [0, 255] multiplied by coverage (H, W, 3), and coverage in [0, 1] (H, W, 1).
     """
     n = SUPERSAMPLING
+    colour = np.zeros((height, width, 3), np.float32)
+    coverage = np.zeros((height, width, 1), np.float32)
     # Only the box around the figure is rasterised; its corners are whole pixels of the picture.
     low = np.clip(np.floor(projected[:, :2].min(0)).astype(int) - 1, 0, (width, height))
     high = np.clip(np.ceil(projected[:, :2].max(0)).astype(int) + 1, low, (width, height))
-    colour, coverage = (
-        np.zeros((height, width, 3), np.float32),
-        np.zeros((height, width, 1), np.float32),
-    )
-    box_width, box_height = (high - low).tolist()
-    if not box_width or not box_height:
+    small = (int(high[0] - low[0]), int(high[1] - low[1]))
+    if not all(small):
         return colour, coverage
     local = floats((projected - (*low, 0)) * n)
-    attributes = np.concatenate([figure.uv, normals, figure.gloss[:, None]], axis=1)
     triangles = figure.triangles[~figure.closed | _facing(local[figure.triangles])]
-    image, mask, depth = rasterise(local, triangles, attributes, box_height * n, box_width * n)
-    lit = _lit(figure.atlas, image, mask, light) * _occlusion(depth, mask, n)[..., None]
-    lit[~mask] = 0
+    attributes = np.concatenate([figure.uv, _shades(normals, figure.gloss, light)], axis=1)
+    image, mask, depth = rasterise(local, triangles, attributes, small[1] * n, small[0] * n)
+    seen = mask.astype(np.float32)
+    texture = cv2.remap(
+        figure.atlas, image[..., 0], image[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
+    lit = texture * image[..., 2:5] + image[..., 5:]
+    lit *= (seen * _occlusion(depth, seen))[..., None]
     box = slice(low[1], high[1]), slice(low[0], high[0])
-    small = (box_width, box_height)
     colour[box] = cv2.resize(np.minimum(lit, 255), small, interpolation=cv2.INTER_AREA)
-    coverage[box] = cv2.resize(mask.astype(np.float32), small, interpolation=cv2.INTER_AREA)[
-        ..., None
-    ]
+    coverage[box] = cv2.resize(seen, small, interpolation=cv2.INTER_AREA)[..., None]
     return colour, coverage
 
 
@@ -263,36 +262,24 @@ def _facing(corners_F33: Array) -> NDArray[np.bool_]:
     return (b[0] - a[0]) * (c[1] - a[1]) < (b[1] - a[1]) * (c[0] - a[0])
 
 
-def _lit(atlas: Array, image: Array, mask: NDArray[np.bool_], light: Light) -> Array:
-    """Texture times light, plus the lamp's highlight."""
-    texture = cv2.remap(
-        atlas, image[..., 0], image[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )
-    seen = np.flatnonzero(mask)
-    surface = np.take(image.reshape(-1, 6), seen, axis=0)
-    normal = unit(surface[:, 2:5])
-    normal *= np.where(normal[:, 2:] < 0, floats(-1), floats(1))  # the inside of an open surface
+def _shades(normals: Array, gloss: Array, light: Light) -> Array:
+    """(V, 4): what the light multiplies the texture's RGB by, and the highlight it adds."""
+    normals = normals * np.where(normals[:, 2:] < 0, floats(-1), floats(1))  # open surfaces' inside
     towards = unit(floats(light.towards))
-    facing = np.clip((normal @ towards + 0.25) / 1.25, 0, 1)[:, None]  # wrapped: soft terminator
-    sky = (0.75 + 0.25 * normal[:, 1])[:, None]
-    half = unit(towards + floats((0, 0, 1)))
-    shine = 140 * surface[:, 5] * np.clip(normal @ half, 0, 1) ** 24
-    lit = np.zeros((mask.size, 3), np.float32)
-    lit[seen] = (
-        np.take(texture.reshape(-1, 3), seen, axis=0)
-        * (facing * floats(light.lamp) + sky * floats(light.room))
-        + shine[:, None]
-    )
-    return lit.reshape(*mask.shape, 3)
+    facing = np.clip((normals @ towards + 0.25) / 1.25, 0, 1)  # wrapped: a soft terminator
+    sky = 0.75 + 0.25 * normals[:, 1]
+    shine = 140 * gloss * np.clip(normals @ unit(towards + floats((0, 0, 1))), 0, 1) ** 24
+    lit = np.outer(facing, light.lamp) + np.outer(sky, light.room)
+    return floats(np.concatenate([lit, shine[:, None]], axis=1))
 
 
-def _occlusion(depth: Array, mask: NDArray[np.bool_], n: int) -> Array:
+def _occlusion(depth: Array, seen: Array) -> Array:
     """Darker where the surroundings are nearer to the viewer: arms shade the body behind them."""
-    if not mask.any():
-        return np.ones(mask.shape, np.float32)
-    size = max(3, round(0.035 * max(mask.shape)) | 1)
-    known = np.where(mask, depth, 0).astype(np.float32)
-    weight = cv2.blur(mask.astype(np.float32), (size, size))
-    around = cv2.blur(known, (size, size)) / np.maximum(weight, 1e-3)
-    behind = np.where(mask, depth - around, 0) / size
-    return 1 - 0.35 * np.clip(behind * 1.5, 0, 1).astype(np.float32)
+    step = 2  # of a smooth thing, half the resolution is enough
+    depth, seen = depth[::step, ::step], seen[::step, ::step]
+    size = max(3, round(0.035 * max(seen.shape)) | 1)
+    known = np.where(seen > 0, depth, 0)
+    around = cv2.blur(known, (size, size)) / np.maximum(cv2.blur(seen, (size, size)), 1e-3)
+    behind = np.where(seen > 0, known - around, 0) / (size * step)
+    shade = floats(1 - 0.35 * np.clip(behind * 1.5, 0, 1))
+    return cv2.resize(shade, None, fx=step, fy=step, interpolation=cv2.INTER_LINEAR)

@@ -19,7 +19,7 @@ from vidsynth.worlds.face import Look, random_look
 from vidsynth.worlds.figure import Array, Light, draw
 from vidsynth.worlds.room import FLOORINGS, WALLPAPERS, Camera, Room, paint
 from vidsynth.worlds.sound import Samples, dance_track
-from vidsynth.worlds.texture import PATTERNS, floats
+from vidsynth.worlds.texture import PATTERNS, floats, hsv
 
 # T frames, H, W pixels
 
@@ -56,35 +56,29 @@ def make_identity(seed: int) -> Puppet:
         ),
         look=look,
         clothes=Clothes(
-            top=_hsv(hue, rng.uniform(0.45, 0.85), rng.uniform(0.55, 0.9)),
-            top_trim=_hsv(hue + rng.uniform(0.3, 0.7), rng.uniform(0.1, 0.6), 0.92),
+            top=hsv(hue, rng.uniform(0.45, 0.85), rng.uniform(0.55, 0.9)),
+            top_trim=hsv(hue + rng.uniform(0.3, 0.7), rng.uniform(0.1, 0.6), 0.92),
             pattern=PATTERNS[rng.integers(len(PATTERNS))],
-            bottom=_hsv(
+            bottom=hsv(
                 hue + rng.uniform(0.35, 0.65), rng.uniform(0.25, 0.7), rng.uniform(0.25, 0.6)
             ),
-            shoes=_hsv(rng.random(), 0.12, float(rng.choice([0.14, 0.92]))),
+            shoes=hsv(rng.random(), 0.12, float(rng.choice([0.14, 0.92]))),
             sleeve=float(rng.choice([0.28, 0.32, 0.95])),
             leg=float(rng.choice([0.45, 0.97, 0.97])),
             skirt=bool(feminine and rng.random() < 0.5),
             seed=int(rng.integers(1 << 30)),
         ),
         room=Room(
-            wall=_hsv(hue + rng.uniform(0.2, 0.8), rng.uniform(0.06, 0.28), rng.uniform(0.62, 0.9)),
-            wall_trim=_hsv(rng.random(), 0.15, rng.uniform(0.55, 0.85)),
+            wall=hsv(hue + rng.uniform(0.2, 0.8), rng.uniform(0.06, 0.28), rng.uniform(0.62, 0.9)),
+            wall_trim=hsv(rng.random(), 0.15, rng.uniform(0.55, 0.85)),
             wallpaper=WALLPAPERS[rng.integers(len(WALLPAPERS))],
-            floor=_hsv(rng.uniform(0.04, 0.12), rng.uniform(0.2, 0.5), rng.uniform(0.4, 0.75)),
+            floor=hsv(rng.uniform(0.04, 0.12), rng.uniform(0.2, 0.5), rng.uniform(0.4, 0.75)),
             flooring=FLOORINGS[rng.integers(len(FLOORINGS))],
-            picture=_hsv(rng.random(), 0.5, 0.6),
+            picture=hsv(rng.random(), 0.5, 0.6),
             seed=int(rng.integers(1 << 30)),
         ),
         camera=Camera(field=rng.uniform(2.34, 2.60)),
     )
-
-
-def _hsv(hue: float, saturation: float, value: float) -> tuple[float, float, float]:
-    pixel = floats([[[hue % 1 * 360, saturation, value]]])
-    red, green, blue = (cv2.cvtColor(pixel, cv2.COLOR_HSV2RGB)[0, 0] * 255).tolist()
-    return red, green, blue
 
 
 def make_motion(seed: int, num_frames: int, fps: float = 25.0) -> Dance:

@@ -19,6 +19,13 @@ def floats(values: ArrayLike) -> Array:
     return np.asarray(values, np.float32)
 
 
+def hsv(hue: float, saturation: float, value: float) -> tuple[float, float, float]:
+    """Colour of a hue in turns, a saturation and a value in [0, 1]."""
+    pixel = floats([[[hue % 1 * 360, saturation, value]]])
+    red, green, blue = (cv2.cvtColor(pixel, cv2.COLOR_HSV2RGB)[0, 0] * 255).tolist()
+    return red, green, blue
+
+
 def plain(colour: Colour, size: int) -> Array:
     return np.full((size, size, 3), colour, np.float32)
 
