@@ -16,8 +16,11 @@ from vidsynth.facemesh import load_face_mesh
 from vidsynth.retarget import BodyRetarget, FaceRetarget, RangeReport, retarget, summarise
 from vidsynth.retarget_body import steady, summarise_body
 from vidsynth.retarget_face import canonical, rotation_vectors, rotations_from, soften
+from vidsynth.video import read_chunks
+from vidsynth_plugins.face import FaceExtractor
+from vidsynth_plugins.pose import PoseExtractor
 
-FEET, ANKLES = slice(27, 33), slice(27, 29)
+FEET = slice(27, 33)
 
 
 # A stick figure with known geometry
@@ -190,12 +193,26 @@ def test_a_jump_stays_a_jump():
 
 def test_a_crouching_source_keeps_the_scale_of_its_standing_self():
     source = dancer(metre_px=120)
-    crouch = source.keypoints.clone()
+    crouch, world = source.keypoints.clone(), source.world.clone()
     crouch[:180, 0, :25, 1] += 60  # sinks by half a metre three quarters of the time
-    result = moved(replace(source, keypoints=crouch), dancer(metre_px=240))
+    world[:180, 0, :25, 1] += 0.5
+    result = moved(replace(source, keypoints=crouch, world=world), dancer(metre_px=240))
     assert float(heights(result)[200:].mean()) == pytest.approx(
         float(heights(dancer(metre_px=240)).mean()), rel=0.02
     )
+
+
+def test_who_only_sits_at_the_back_is_not_taken_for_smaller():
+    target = dancer(near=1.4)
+    points, world = target.keypoints.clone(), target.world.clone()
+    back = target.keypoints[:, 0, FEET, 1].amax(dim=1) < 480
+    scale = points[back, 0, 11, 0] - points[back, 0, 12, 0]
+    points[back, 0, :25, 1] += 0.4 * scale[:, None] / 0.36  # shoulders are 0.36 m apart
+    world[back, 0, :25, 1] += 0.4
+    sitting = replace(target, keypoints=points, world=world)
+    one, other = (summarise_body(v)["stances"]["feet"] for v in (target, sitting))
+    assert other["height_far"] == pytest.approx(one["height_far"], rel=0.01)
+    assert other["height_close"] == pytest.approx(one["height_close"], rel=0.01)
 
 
 def test_scale_does_not_jitter_when_the_feet_do():
@@ -554,6 +571,14 @@ def test_another_identity_does_exactly_what_it_would_do_itself():
     assert torch.allclose(result.rotation, truth.rotation, atol=1e-4)
 
 
+def test_it_does_not_matter_where_a_tracker_has_its_depth_origin():
+    target, source = perform(neutral_face(), seed=2, turn=0.1), perform(neutral_face(), turn=0.5)
+    plain = acted(source, target)
+    shift = 4.1 * source.scale + torch.sin(torch.arange(160) * 0.1)
+    behind = source.landmarks + shift[:, None, None] * torch.tensor([0.0, 0.0, 1.0])
+    assert distance(acted(replace(source, landmarks=behind), target), plain) < 0.01
+
+
 def test_poses_are_relative_to_a_target_that_looks_aside():
     aside = rotations_from(torch.tensor([0.0, 0.35, 0.0], dtype=torch.float64))
     target = perform(neutral_face(), seed=2)
@@ -607,6 +632,19 @@ def test_gaze_moves_the_irises_within_their_own_corners():
     assert torch.allclose(result[40:50, 468:, 0], torch.tensor(0.45).double(), atol=0.01)
     still = canonical(acted(source, target, gaze_strength=0.0)) - wide
     assert still[:, 468:].abs().max() < 1e-3
+
+
+def test_a_glance_in_the_most_neutral_frames_does_not_bend_the_gaze():
+    """The mouth shuts only during the glance: the face at rest still looks where it mostly does."""
+    shapes = neutral_face().repeat(100, 1, 1)
+    shapes[:, 14, 1] -= 1.0
+    shapes[30:36, 14, 1] += 1.0
+    shapes[30:36, 468:, 0] += 0.4
+    where, zoom = torch.full((100, 2), 256.0).double(), torch.full((100,), 12.0).double()
+    glancing = assemble(shapes, FRONTAL.expand(100, 3, 3), where, zoom, (512, 512))
+    result = canonical(acted(glancing, perform(neutral_face(), turn=0.0), clip=False))
+    assert torch.allclose(result[0, 468:, 0], neutral_face()[468:, 0], atol=0.02)
+    assert torch.allclose(result[32, 468:, 0], neutral_face()[468:, 0] + 0.4, atol=0.02)
 
 
 def test_strengths_scale_what_they_name():
@@ -750,6 +788,34 @@ def test_bodies_with_no_part_in_common_are_refused():
     legs, head = hide(dancer(), slice(0, 13)), hide(dancer(), slice(23, 33))
     with pytest.raises(NoSubjectFound, match="same part"):
         retarget(legs, summarise(head))
+
+
+@pytest.mark.needs_media
+@pytest.mark.parametrize(
+    ("extractor", "source", "target"),
+    [
+        (FaceExtractor, "face/liveportrait_d10.mp4", "face/liveportrait_d6.mp4"),
+        (
+            PoseExtractor,
+            "dance/liveportrait_s13_blue_dress.mp4",
+            "dance/sports2d_lateral_raise.mp4",
+        ),
+    ],
+)
+def test_real_clips_end_in_the_targets_place_at_its_size(shared_media, extractor, source, target):
+    plugin = extractor()
+    signals: list[Any] = []
+    for name in (source, target):
+        clips = (chunk.clip for chunk in read_chunks(shared_media / name, chunk=8, end=1.0))
+        signals.append(plugin.produces.concat(list(plugin.extract(clips))))
+    result = retarget(signals[0], summarise(signals[1])).sequence
+    assert len(result) == len(signals[0]) and result.size == signals[1].size
+    boxes = [signal.regions()["subject"] for signal in (result, signals[1])]
+    middles = [((box[:, :2] + box[:, 2:]) / 2).median(dim=0).values for box in boxes]
+    heights = [(box[:, 3] - box[:, 1]).median() for box in boxes]
+    assert (middles[0] - middles[1]).norm() < 0.15 * heights[1]
+    assert float(heights[0] / heights[1]) == pytest.approx(1, abs=0.15)
+    assert result.features().isfinite().all()
 
 
 def test_steady_is_a_median_then_a_mean_with_reflected_ends():

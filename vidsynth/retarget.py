@@ -211,13 +211,15 @@ def _make_bank(features_TF: Tensor) -> dict[str, Any]:
     apart = distances.masked_fill(near, torch.inf).amin(dim=1)
     apart = apart[apart.isfinite()]
     spread = float(apart.quantile(0.99)) if len(apart) else 0.0
-    # Half-precision rows, and a subject that never moves, must not make every frame "new".
-    floor = 0.02 * float(features.norm(dim=1).median())
+    # A subject that hardly moves must not make the tracker's noise new, nor one that never does
+    # the same thing twice make everything known.
+    size = float(features.norm(dim=1).median())
+    spread = min(max(spread, 0.05 * size), 0.15 * size)
     return {
         "rows": len(bank),
         "columns": bank.shape[1],
         "float16": base64.b64encode(bank.numpy().tobytes()).decode(),
-        "spread": max(spread, floor, 1e-6),
+        "spread": max(spread, 1e-6),
     }
 
 

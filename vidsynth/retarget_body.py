@@ -76,11 +76,23 @@ def _fill_gaps(values: Tensor) -> Tensor:
     return values[left].lerp(values[right], share.to(values.dtype))
 
 
-def _part(points_TK3: Tensor, joints: tuple[int, ...]) -> Tensor:
-    """Mean of the joints that are well seen: (T, 2) pixels, NaN where none is."""
-    chosen = points_TK3[:, list(joints)]
-    weight = (chosen[..., 2:] > _CONFIDENT).to(chosen.dtype)
-    return (chosen[..., :2].nan_to_num() * weight).sum(dim=1) / weight.sum(dim=1)
+def _part(values_TKD: Tensor, sure_TK: Tensor, joints: tuple[int, ...]) -> Tensor:
+    """Mean of the joints that are well seen: (T, D), NaN where none is."""
+    weight = sure_TK[:, list(joints), None].to(values_TKD.dtype)
+    return (values_TKD[:, list(joints)] * weight).sum(dim=1) / weight.sum(dim=1)
+
+
+def _pixels_per_metre(points_TK2: Tensor, world_TK3: Tensor, sure_TK: Tensor) -> Tensor:
+    """(T,) how large the person appears, whatever the posture: spread of the well-seen joints in
+    the picture over their spread in the world. NaN where fewer than two are seen."""
+    weight = sure_TK[..., None].to(points_TK2.dtype)
+
+    def spread(values: Tensor) -> Tensor:
+        centre = (values * weight).sum(dim=1, keepdim=True) / weight.sum(dim=1, keepdim=True)
+        return ((values - centre).square() * weight).sum(dim=(1, 2)).sqrt()
+
+    ratio = spread(points_TK2) / spread(world_TK3[..., :2])
+    return ratio.masked_fill(ratio.isinf(), torch.nan)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,20 +103,22 @@ class _Stance:
     line: Tensor
     """(T,) pixels: y of the lowest foot, or of the hips or shoulders."""
     height: Tensor
-    """(T,) pixels between the yardstick's two parts."""
+    """(T,) pixels between the yardstick's two parts, were the person to stand straight there."""
 
     @staticmethod
     def measure(pose: PoseSequence, yardstick: str) -> _Stance:
-        points = pose.keypoints[:, 0].double().clone()
-        points[~pose.present(), :, 2] = 0.0
+        points, world = pose.keypoints[:, 0, :, :2].double(), pose.world[:, 0].double()
+        sure = (pose.keypoints[:, 0, :, 2] > _CONFIDENT) & pose.present()[:, None]
         lower, upper = _YARDSTICKS[yardstick]
-        base, top = _part(points, lower), _part(points, upper)
+        base = _part(points, sure, lower)
         line = base[:, 1]
         if yardstick == "feet":
-            feet = points[:, list(lower)]
-            line = feet[..., 1].masked_fill(feet[..., 2] <= _CONFIDENT, -torch.inf).amax(dim=1)
-            line = line.masked_fill(line.isinf(), torch.nan)
-        return _Stance(base[:, 0], line, (top - base).norm(dim=1))
+            feet = points[:, list(lower), 1].masked_fill(~sure[:, list(lower)], -torch.inf)
+            line = feet.amax(dim=1).masked_fill(line.isnan(), torch.nan)
+        # Who crouches is no smaller: the straightest postures tell the body, its scale the size.
+        metres = (_part(world, sure, upper) - _part(world, sure, lower)).norm(dim=1)
+        straight = metres.nanquantile(0.9)
+        return _Stance(base[:, 0], line, straight * _pixels_per_metre(points, world, sure))
 
     @property
     def known(self) -> Tensor:
@@ -119,35 +133,29 @@ class _Stance:
         x, line, height = (v[self.known] for v in (self.x, self.line, self.height))
         ground = self.ground(_GROUND_FRAMES)[self.known]
         low, middle, high = ground.quantile(torch.tensor([0.05, 0.5, 0.95]).to(ground)).tolist()
-        tall = float(height.quantile(0.9))  # standing, not crouching; but no outlier
-        stats = {"far": middle, "line": middle, "close": middle, "height": tall}
-        stats |= {"height_far": tall, "height_close": tall, "x": float(x.median())}
-        if depth:
-            stats |= {"far": low, "close": high} | _heights_at_ends(ground, height, low, high, tall)
+        far, close = (low, high) if depth else (middle, middle)
+        stats = {"x": float(x.median()), "line": middle, "height": float(height.median())}
+        stats |= {"far": far, "close": close} | _heights_at_ends(ground, height, far, close)
         for axis, values in (("x", x), ("y", line)):
             ends = values.quantile(torch.tensor([0.01, 0.99]).to(values)).tolist()
             stats |= {f"{axis}_min": ends[0], f"{axis}_max": ends[1]}
         return stats
 
 
-def _heights_at_ends(
-    ground: Tensor, height: Tensor, far: float, close: float, tall: float
-) -> dict[str, float]:
-    """Standing heights where the ground line is at its ends, in pixels.
+def _heights_at_ends(ground: Tensor, height: Tensor, far: float, close: float) -> dict[str, float]:
+    """Heights where the ground line is at its ends: medians there, as far as perspective allows.
 
-    Who is nearer looks taller, so `height_far <= height_close`; the tallest of all counts for the
-    near end, since whoever is there may crouch. A range too short to be distance (a side step on
-    the spot) is trusted little, and one height then holds for both ends.
+    Who is nearer looks taller, and height changes with the line as many times as fast as the
+    person is taller than the camera stands: at most 4 times.
     """
-    reach = (close - far) / tall
-    trust = min(max((reach - 0.05) / 0.10, 0.0), 1.0)
+    usual, line = float(height.median()), float(ground.median())
     band = 0.02 * (close - far)
-    ends = []
-    for inside in (ground <= far + band, ground >= close - band):
-        there = float(height[inside].quantile(0.9)) if inside.any() else tall
-        ends.append(tall + trust * (there - tall))
-    nearest = max(ends[1], tall)
-    return {"height_far": min(ends[0], nearest), "height_close": nearest}
+    at_far = float(height[ground <= far + band].median())
+    at_close = float(height[ground >= close - band].median())
+    return {
+        "height_far": min(max(at_far, usual - 4 * max(line - far, 0.0), 0.25 * usual), usual),
+        "height_close": max(min(at_close, usual + 4 * max(close - line, 0.0)), usual),
+    }
 
 
 def summarise_body(pose: PoseSequence) -> dict[str, Any]:

@@ -17,9 +17,11 @@ from torch import Tensor
 
 from vidsynth import faces
 from vidsynth.conditioning import FaceSequence
+from vidsynth.facemesh import load_face_mesh
 
 # T frames; canonical coordinates are centimetres, free of head pose
 
+NUM_MESH = 468  # the first of the 478 points; irises follow
 _MOUTH = faces.LIPS_OUTER + faces.LIPS_INNER
 _EYES = ((faces.RIGHT_EYE, faces.RIGHT_IRIS), (faces.LEFT_EYE, faces.LEFT_IRIS))
 _LIPS_GAP = (13, 14)
@@ -72,13 +74,17 @@ class _Neutral:
     def of(face: FaceSequence) -> _Neutral:
         """From frames that show the face.
 
-        Shape and rotation are medians over the most neutral frames; translation and scale are
-        medians over all, since a head may sit elsewhere while it talks.
+        Shape and rotation are medians over the most neutral frames. Gaze, place and size are
+        medians over all: a mouth at rest says nothing about where one looks and sits.
         """
         shapes = canonical(face)
         best = _most_neutral(shapes, face.rotation.double())
+        shape = shapes[best].median(dim=0).values
+        for (_, iris), corners in zip(_EYES, _EYE_CORNERS, strict=True):
+            gaze = shapes[:, iris] - shapes[:, corners].mean(dim=1, keepdim=True)
+            shape[list(iris)] = shape[list(corners)].mean(dim=0) + gaze.median(dim=0).values
         return _Neutral(
-            shapes[best].median(dim=0).values,
+            shape,
             _mean_rotation(face.rotation[best].double()),
             face.translation.double().median(dim=0).values,
             face.scale.double().median(),
@@ -103,15 +109,17 @@ def _shown(face: FaceSequence) -> FaceSequence:
 
 
 def canonical(face: FaceSequence) -> Tensor:
-    """Landmarks with head pose, place and size taken out: (T, 478, 3) float64 centimetres.
-
-    Weak perspective has no depth translation: z is taken to be measured from the canonical face's
-    origin already.
-    """
+    """Landmarks with head pose, place and size taken out: (T, 478, 3) float64 centimetres."""
+    rotation, scale = face.rotation.double(), face.scale.double().clamp(min=1e-6)
     centred = face.landmarks.double()
     centred[..., :2] -= face.translation.double()[:, None]
+    # Weak perspective leaves depth without an origin, and trackers measure z from about the middle
+    # of the face: shift it until the mesh lies as deep about the canonical origin as the model.
+    middle = torch.from_numpy(load_face_mesh().vertices.mean(axis=0)).double()
+    depth = scale * (rotation[:, 2] @ middle)
+    centred[..., 2] += (depth - centred[:, :NUM_MESH, 2].mean(dim=1))[:, None]
     # Row vectors: multiplying by R from the right applies its transpose.
-    return centred @ face.rotation.double() / face.scale.double().clamp(min=1e-6)[:, None, None]
+    return centred @ rotation / scale[:, None, None]
 
 
 def _most_neutral(shapes: Tensor, rotation: Tensor) -> Tensor:
@@ -273,19 +281,18 @@ def _reshape(shapes: Tensor, own: Tensor, target: Tensor, options: FaceRetarget)
     if options.adapt:
         points = points * _size_ratios(own, target)[:, None]
     points = target + points
-    for (_, iris), corners, index in zip(_EYES, _EYE_CORNERS, range(2), strict=True):
-        ends, iris = list(corners), list(iris)
-        gaze = moves[:, iris] - moves[:, ends].mean(dim=1, keepdim=True)
+    for (_, iris), corners in zip(_EYES, _EYE_CORNERS, strict=True):
+        gaze = moves[:, iris] - moves[:, corners].mean(dim=1, keepdim=True)
         if options.adapt:
-            gaze = gaze * (_distance(target, *_EYE_CORNERS[index]) / _distance(own, *corners))
-        socket = (points[:, ends] - target[ends]).mean(dim=1, keepdim=True)
-        points[:, iris] = target[iris] + socket + options.gaze_strength * gaze
+            gaze = gaze * (_distance(target, *corners) / _distance(own, *corners))
+        socket = (points[:, corners] - target[list(corners)]).mean(dim=1, keepdim=True)
+        points[:, iris] = target[list(iris)] + socket + options.gaze_strength * gaze
     return points
 
 
 def _size_ratios(own: Tensor, target: Tensor) -> Tensor:
     """(478,) how much farther each point of the target moves, within [0.5, 2]."""
-    sizes = [(shape[:468] - shape[:468].mean(dim=0)).norm() for shape in (target, own)]
+    sizes = [(shape[:NUM_MESH] - shape[:NUM_MESH].mean(dim=0)).norm() for shape in (target, own)]
     ratios = (sizes[0] / sizes[1]).expand(len(own)).clone()
     ratios[list(_MOUTH)] = _distance(target, *_MOUTH_CORNERS) / _distance(own, *_MOUTH_CORNERS)
     for (lids, _), gap in zip(_EYES, _LIDS_GAPS, strict=True):
