@@ -17,8 +17,8 @@ ORDER = (
     "errors", "report", "options", "registry", "recipes", "files", "weights", "devices",
     "processes", "clip", "raster", "facemesh", "drawing", "bodies", "faces", "conditioning",
     "stream", "kinds", "pixels", "sound", "encode", "video", "blocks", "losses", "plate",
-    "retarget_body", "retarget_face", "retarget", "stages", "subject", "dataset", "evaluate",
-    "training", "jobs", "worlds", "testing", "bench", "cli",
+    "retarget_body", "retarget_face", "retarget", "stages", "subject", "importing", "dataset",
+    "evaluate", "training", "jobs", "worlds", "testing", "bench", "cli",
 )  # fmt: skip
 
 HEAVY = {"torch", "numpy", "cv2", "av", "mediapipe", "scipy", "vidsynth_plugins"}

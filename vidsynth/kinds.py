@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from vidsynth.clip import Clip, VideoSpec
 from vidsynth.conditioning import Conditioning, TextEmbedding
-from vidsynth.errors import IncompatibleStages
+from vidsynth.errors import BadSubject, IncompatibleStages
 from vidsynth.stream import Chunk
 
 # B batch, T frames, C channels, H, W pixels
@@ -115,14 +116,14 @@ class Objective(ABC):
     def generator(self) -> nn.Module:
         """The module whose EMA becomes the subject's weights (`Generator.load_weights`)."""
 
-    def at_progress(self, progress: float) -> None:
+    def at_progress(self, progress: float) -> None:  # noqa: B027 - optional
         """Told before each step how much of the training is done, in [0, 1]: staged schedules."""
 
     def state(self) -> dict[str, Any]:
         """What a resume needs beyond modules and optimisers (tensors, numbers, strings)."""
         return {}
 
-    def load_state(self, state: Mapping[str, Any]) -> None:
+    def load_state(self, state: Mapping[str, Any]) -> None:  # noqa: B027 - optional
         """Take back what `state` gave."""
 
 
@@ -167,6 +168,14 @@ class Generator(Plugin):
 
         Raises BadSubject when they do not fit the options.
         """
+
+    @classmethod
+    def read_published(cls, path: Path) -> tuple[object, Mapping[str, Tensor]]:
+        """Options and weights in a file of the method's published implementation.
+
+        Raises BadSubject for a file that is none, or when the method reads none.
+        """
+        raise BadSubject(f"{path}: {cls.__name__} reads no published weights; train it instead")
 
     @abstractmethod
     def generate(

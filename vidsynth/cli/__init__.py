@@ -15,6 +15,7 @@ COMMANDS = {
     "train": ("vidsynth.cli.train:train", "Learn a target's looks into a subject folder."),
     "render": ("vidsynth.cli.render:render", "Make a trained subject move like a source."),
     "extract": ("vidsynth.cli.extract:extract", "Track the person or face in a video."),
+    "import": ("vidsynth.cli.import_:import_", "Put published weights into a subject."),
     "plugins": ("vidsynth.cli.plugins:plugins", "List and explain the installed plugins."),
     "recipes": ("vidsynth.cli.recipes:recipes", "List and print the recipes."),
     "doctor": ("vidsynth.cli.doctor:doctor", "Say what is installed, what is missing, and why."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,7 @@ from vidsynth.stream import Chunk
 from vidsynth_plugins.pix2pixhd.networks import Painter
 from vidsynth_plugins.pix2pixhd.objective import Pix2PixHDObjective, stack_windows
 from vidsynth_plugins.pix2pixhd.options import Pix2PixHDOptions
+from vidsynth_plugins.pix2pixhd.reference_weights import load_reference_weights
 
 # T frames, C channels, H, W pixels
 
@@ -58,6 +60,10 @@ class Pix2PixHD(Generator):
                 "render with the options that the subject was trained with"
             ) from error
         self._painter = painter.to(device, dtype).eval()
+
+    @classmethod
+    def read_published(cls, path: Path) -> tuple[Pix2PixHDOptions, Mapping[str, Tensor]]:
+        return load_reference_weights(path)
 
     def objective(self, spec: VideoSpec) -> Objective:
         if min(spec.height, spec.width) < SMALLEST:
