@@ -219,6 +219,7 @@ class Follower:
         self._window: Window | None = None
         self._last: tuple[float, Points] | None = None  # when and where: seconds, box
         self._in_sight = False
+        self._alone = True  # nobody else was ever seen
         self._next_look = -np.inf
         self._wait = FIRST_WAIT
 
@@ -237,6 +238,9 @@ class Follower:
         if found is not None:
             self._last = seconds, found.box
             self._keep_in_window(picture)
+            # Without a window the tracker searches the whole picture by itself.
+            self._next_look = seconds + (0 if self._window else FIRST_WAIT)
+            self._wait = FIRST_WAIT
         return found
 
     def _track(self, picture: Picture, seconds: float) -> Sighting | None:
@@ -257,26 +261,28 @@ class Follower:
     def _look(self, picture: Picture, seconds: float, tracked: Sighting | None) -> Sighting | None:
         """Search the whole picture for the subject; set window and tracker on it."""
         everybody = _everybody(self._tracker, picture, self._parts)
+        self._alone = self._alone and len(everybody) <= 1
         chosen = self._choose(everybody, seconds)
-        self._wait = FIRST_WAIT if chosen else min(2 * self._wait, LONGEST_WAIT)
-        self._next_look = seconds + self._wait
-        if chosen is not None:
-            alone = len(everybody) == 1 and _size(chosen.box) > min(picture.shape[:2]) / 4
-            before, self._window = (
-                self._window,
-                None if alone else self._around(chosen.box, picture),
-            )
-            on_it = tracked is not None and _overlap(tracked.box, chosen.box) > 0.5
-            if not on_it or self._window != before:
-                self._tracker.reset()
-            return tracked if on_it else chosen
-        return None
+        if chosen is None:
+            self._next_look = seconds + self._wait
+            self._wait = min(2 * self._wait, LONGEST_WAIT)
+            return None
+        before, self._window = self._window, self._window_for(chosen, picture)
+        on_it = tracked is not None and _overlap(tracked.box, chosen.box) > 0.5
+        if not on_it or self._window != before:
+            self._tracker.reset()
+        return tracked if on_it else chosen
+
+    def _window_for(self, chosen: Sighting, picture: Picture) -> Window | None:
+        """None, the whole picture, for one who is alone and large enough to be found in it."""
+        large = _size(chosen.box) > min(picture.shape[:2]) / 4
+        return None if self._alone and large else self._around(chosen.box, picture)
 
     def _choose(self, everybody: list[Sighting], seconds: float) -> Sighting | None:
         if self._last is None:
             return everybody[self._person] if self._person < len(everybody) else None
-        if self._person == 0 and len(everybody) == 1 and self._window is None:
-            return everybody[0]  # there never was anybody else
+        if self._alone and everybody:
+            return everybody[0]
         likely = [s for s in everybody if self._distance(s, seconds) <= 1]
         return min(likely, key=lambda s: self._distance(s, seconds), default=None)
 
