@@ -203,7 +203,15 @@ def test_a_shown_recipe_is_a_recipe_file() -> None:
 
 def test_doctor_finds_what_is_there() -> None:
     text = run("doctor").output
-    for found in ("Python 3.", "torch 2.", "CPU cores", "encoder libx264", "'pix2pixhd' of", "MiB"):
+    for found in (
+        "Python 3.",
+        "torch 2.",
+        "CPU cores",
+        "encoder libx264",
+        "'pix2pixhd' of",
+        "VGG19",
+        "MiB",
+    ):
         assert found in text
 
 

@@ -24,6 +24,7 @@ def doctor() -> None:
         "hardware": _hardware,
         "video": _video,
         "plugins": _plugins,
+        "pretrained weights (none is needed for the main job)": _weights,
         "cache": _cache,
     }
     for title, lines in sections.items():
@@ -122,6 +123,16 @@ def _plugins() -> Iterator[str]:
                 yield f"! {error}"
             else:
                 yield f"{info} works"
+
+
+def _weights() -> Iterator[str]:
+    from vidsynth import weights
+
+    for name, about in weights.WEIGHTS.items():
+        if weights.available(name):
+            yield f"{about}: there"
+        else:
+            yield f"- {about}: not here; get {about.url} and put it into {weights.folder()}"
 
 
 def _cache() -> Iterator[str]:
