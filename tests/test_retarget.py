@@ -269,6 +269,17 @@ def test_hands_and_face_points_move_with_the_body():
     assert torch.allclose(back.face, mesh, atol=0.02)
 
 
+def test_detail_points_stay_on_relengthened_limbs():
+    source, target = dancer(legs=0.7), dancer()
+    wrists = source.keypoints[:, :, [15, 16]].repeat_interleave(21, dim=2)
+    middle = source.keypoints[:, :, [7, 8]].mean(dim=2, keepdim=True).expand(-1, -1, 478, -1)
+    result = moved(replace(source, hands=wrists, face=middle), target, limbs=True)
+    assert result.hands is not None and result.face is not None
+    assert torch.allclose(result.hands[:, :, [0, 21]], result.keypoints[:, :, [15, 16]], atol=0.01)
+    ears = result.keypoints[:, :, [7, 8]].mean(dim=2)
+    assert torch.allclose(result.face[:, :, 100], ears, atol=0.01)
+
+
 def test_keep_inside_slides_a_person_back_smoothly():
     source = dancer(sway_m=1.5)
     target = dancer(size=(512, 300), x=150, metre_px=80)
@@ -658,6 +669,16 @@ def test_strengths_scale_what_they_name():
     half = acted(face, face, clip=False, pose_strength=0.5)
     angle = [rotation_vectors(v.rotation.double() @ FRONTAL.T).norm(dim=1) for v in (half, face)]
     assert torch.allclose(angle[0], angle[1] / 2, atol=0.01)
+
+
+def test_absolute_keeps_the_heads_own_place_and_turn():
+    source = perform(neutral_face(), size=(256, 512), place=(200.0, 100.0))
+    target = perform(neutral_face(), seed=3, scale=20.0, size=(512, 512))
+    result = acted(source, target, absolute=True, clip=False)
+    expected = source.translation + torch.tensor([0.0, 128.0])  # 256 px high, centred in 512
+    assert torch.allclose(result.translation, expected, atol=1e-3)
+    assert torch.allclose(result.rotation, source.rotation, atol=1e-5)
+    assert torch.allclose(result.scale, source.scale, atol=1e-4)
 
 
 def test_poses_never_leave_what_the_target_has_shown_when_clipped():

@@ -41,8 +41,8 @@ class RangeReport:
     """Which frames of the retargeted source the target's training does not cover."""
 
     distance: Tensor
-    """(T,) float32: how far the nearest training frame is, in units of what the training's own
-    frames are from each other (99th percentile); 0 where the source shows nobody."""
+    """(T,) float32: how far the nearest training frame is, in units of how far the training's own
+    frames lie from those of another time; 0 where the source shows nobody."""
     reasons: Mapping[str, Tensor]
     """(T,) bool by what is new: "poses", "places", "expressions", "head turns", "sizes"."""
 
@@ -151,20 +151,19 @@ def retarget(
             f"the source's {source.kind} was seen in none of its {len(source)} frames; "
             "use a clip that shows it clearly"
         )
-    try:
-        if isinstance(source, PoseSequence):
-            chosen = _checked(BodyRetarget, options)
-            moved, reasons = retarget_body(source, target_summary, chosen)
-        else:
-            chosen = _checked(FaceRetarget, options)
-            moved, reasons = retarget_face(source, target_summary, chosen)
-        distance = _bank_distance(_comparable(moved).features(), target_summary["bank"])
-    except KeyError as error:
-        raise BadSubject(
-            f"the subject's summary lacks {error}; train the subject again with this version"
-        ) from error
+    body = isinstance(source, PoseSequence)
+    for key in ("size", "bank", *(("stances", "overhang") if body else ("neutral", "ranges"))):
+        if key not in target_summary:
+            raise BadSubject(
+                f"the subject's summary lacks {key!r}; train the subject again with this version"
+            )
+    if isinstance(source, PoseSequence):
+        moved, reasons = retarget_body(source, target_summary, _checked(BodyRetarget, options))
+    else:
+        moved, reasons = retarget_face(source, target_summary, _checked(FaceRetarget, options))
+    distance = _bank_distance(_comparable(moved).features(), target_summary["bank"])
     here = moved.present()
-    what = "poses" if isinstance(source, PoseSequence) else "expressions"
+    what = "poses" if body else "expressions"
     unlike = {what: reasons.pop(what, torch.zeros_like(here)) | (distance > _UNLIKE)}
     reasons = {noun: frames & here for noun, frames in (unlike | reasons).items()}
     return Retargeted(moved, RangeReport(distance=distance * here, reasons=reasons))
@@ -181,6 +180,7 @@ def _checked(cls: type[AnyOptions], options: Options | Mapping[str, Any] | None)
 # How unlike the training a frame is
 
 _UNLIKE = 1.5  # times the training's own spread
+_BANK_FRAMES = 4_000  # of a long clip, every second (third...) frame is looked at
 _BANK_NUMBERS = 70_000
 _GAP = 25  # frames: nearer in time, two frames are almost the same
 
@@ -201,12 +201,13 @@ def _make_bank(features_TF: Tensor) -> dict[str, Any]:
     The spread leaves out what is near in time, so it tells how far a frame never trained on may
     be expected to lie when the motion is of the same sort.
     """
-    features = features_TF.double()
+    step = 1 + len(features_TF) // _BANK_FRAMES
+    features = features_TF[::step].double()
     wanted = min(len(features), 512, max(64, _BANK_NUMBERS // features.shape[1]))
     chosen = _farthest_points(features, wanted)
     bank = features[chosen].half()
     distances = torch.cdist(features, bank.double())
-    gap = min(_GAP, len(features) // 4)
+    gap = min(_GAP // step, len(features) // 4)
     near = (torch.arange(len(features))[:, None] - chosen).abs() <= gap
     apart = distances.masked_fill(near, torch.inf).amin(dim=1)
     apart = apart[apart.isfinite()]

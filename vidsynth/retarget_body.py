@@ -159,6 +159,8 @@ def _heights_at_ends(ground: Tensor, height: Tensor, far: float, close: float) -
 
 
 def summarise_body(pose: PoseSequence) -> dict[str, Any]:
+    """Where and how large the person is, by each yardstick that is seen often enough, with limb
+    lengths; and how far the person usually reaches out of the picture. JSON-able."""
     stances: dict[str, Any] = {}
     for name in _YARDSTICKS:
         stance = _Stance.measure(pose, name)
@@ -179,9 +181,12 @@ def retarget_body(
     The ground line (lowest foot) tells the distance to the camera. Between its far end and its
     near end, robust percentiles over time, both the line and the standing height of source and
     target are matched; what lies above the line, jumps included, is scaled by the ratio of the
-    two heights. Sideways, the source's median place goes to the target's, and travel is scaled by
-    the same ratio. Where feet are hidden in either video, hips and torso length serve, then
-    shoulders and head; those say nothing about distance, so scale is then constant.
+    two heights. Heights are not read off nose and feet, as published, but from pixels per metre
+    times the person's straightest posture, so that sitting and crouching change no scale.
+
+    Sideways, the source's median place goes to the target's, and travel is scaled by the same
+    ratio. Where feet are hidden in either video, hips and torso length serve, then shoulders and
+    head; those say nothing about distance, so scale is then constant.
     """
     ours = summarise_body(source)["stances"]
     size, stances = tuple(summary["size"]), summary["stances"]
