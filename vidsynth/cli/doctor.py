@@ -139,7 +139,7 @@ def _cache() -> Iterator[str]:
     from vidsynth.files import cache_folder
 
     folder = cache_folder()
-    yield f"{folder}: {_size(folder) / 2**20:.0f} MiB; it may be deleted at any time"
+    yield f"{folder}: {_size(folder) / 2**20:.0f} MiB; deleting it costs no more than time"
 
 
 def _size(folder: Path) -> int:
