@@ -15,12 +15,12 @@ from pathlib import Path
 
 import av
 import av.error
-import numpy as np
 import torch
 from av.codec import CodecContext
 from av.video.codeccontext import VideoCodecContext
 from av.video.reformatter import ColorPrimaries, ColorRange, ColorTrc
 from av.video.stream import VideoStream
+from torch import Tensor
 
 from vidsynth.clip import Clip
 from vidsynth.errors import BadOption, CannotWrite, Interrupted, OutputExists
@@ -244,7 +244,7 @@ class _Film:
         self._sound = sound
         self._writer = FrameWriter()
         self._stream: VideoStream | None = None
-        self._size = 0, 0
+        self._size: tuple[int, ...] = 0, 0
         self._stamps: tuple[int, int] | None = None
         self._count = 0
         self._notes: list[str] = []
@@ -254,9 +254,7 @@ class _Film:
 
     def add(self, clip: Clip) -> None:
         """Encode the next frames."""
-        # (T, H, W, 3) uint8; free for a clip that `read_chunks` made
-        pictures = clip.frames.cpu().permute(0, 2, 3, 1).contiguous().numpy()
-        for picture, second in zip(pictures, clip.pts.tolist(), strict=True):
+        for picture, second in zip(clip.frames.cpu(), clip.pts.tolist(), strict=True):
             if self._stream is None:
                 self._begin(picture, second, torch.device(self._device or clip.frames.device))
             self._encode(picture, second)
@@ -270,13 +268,14 @@ class _Film:
         self.container.close()
 
     def report(self, path: Path) -> WrittenVideo:
-        first, last = self._stamps or (0, 0)
-        seconds = (last - first) / self._ticks + float(1 / self._fps) if self._count else 0.0
+        seconds = Fraction(0)
+        if self._stamps:
+            seconds = Fraction(self._stamps[1] - self._stamps[0], self._ticks) + 1 / self._fps
         notes = (*self._notes, *(self._sound.notes if self._sound else ()))
-        return WrittenVideo(path=path, num_frames=self._count, seconds=seconds, notes=notes)
+        return WrittenVideo(path=path, num_frames=self._count, seconds=float(seconds), notes=notes)
 
-    def _begin(self, picture: np.ndarray, second: float, device: torch.device) -> None:
-        self._size = height, width = picture.shape[:2]
+    def _begin(self, picture: Tensor, second: float, device: torch.device) -> None:
+        height, width = self._size = tuple(picture.shape[1:])
         even = height + height % 2, width + width % 2
         if even != self._size:
             self._notes.append(
@@ -288,11 +287,11 @@ class _Film:
         if self._sound:
             self._sound.join(self.container)
 
-    def _encode(self, picture: np.ndarray, second: float) -> None:
-        """Encode (H, W, 3) uint8 RGB, shown at `second` on the chunks' clock."""
+    def _encode(self, picture: Tensor, second: float) -> None:
+        """Encode (3, H, W) uint8, shown at `second` on the chunks' clock."""
         assert self._stream is not None and self._zero is not None
-        if picture.shape[:2] != self._size:
-            raise ValueError(f"frames change size from {self._size} to {picture.shape[:2]}")
+        if picture.shape[1:] != self._size:
+            raise ValueError(f"frames change size from {self._size} to {tuple(picture.shape[1:])}")
         if self._sound:
             self.container.mux(self._sound.until(second - self._zero))
         first, last = self._stamps or (None, -1)

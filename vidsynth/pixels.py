@@ -8,10 +8,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 from av.sidedata.sidedata import Type
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from av.video.stream import VideoStream
+from torch import Tensor
 
 from vidsynth.errors import UnsupportedVideo
 
@@ -56,20 +58,17 @@ class FrameReader:
         aspect = stream.sample_aspect_ratio or Fraction(1)
         shape = first.height, max(1, round(first.width * aspect))
         self.height, self.width = size or (shape[::-1] if self._turn else shape)
-        self.matrix, _, self.full_range = _colour(path, first)
+        self._form = _form(first)
+        self._has_alpha = _has_alpha(first)
+        self.matrix, self._colourspace, self.full_range = _colour(path, first)
         self.notes = tuple(_notes(path, first, aspect))
         # Kept, since swscale takes longer to set itself up than to convert a frame.
         self._reformatter = VideoReformatter()
 
     def read(self, frame: VideoFrame, into: np.ndarray, *, second: float) -> None:
         """Write `frame`, shown at `second`, into (height, width, 3) uint8."""
-        if (frame.width, frame.height) != self._stored:
-            width, height = self._stored
-            raise UnsupportedVideo(
-                f"{self._path}: the frame size changes from {width}x{height} to "
-                f"{frame.width}x{frame.height} at {second:.2f} s; convert it with: "
-                f"ffmpeg -i {self._path.name} -vf scale={width}:{height} converted.mp4"
-            )
+        if _form(frame) != self._form:
+            self._changed(frame, second)
         rgb = self._rgb(frame)
         if self._turn:
             rgb = cv2.transpose(rgb)
@@ -83,20 +82,30 @@ class FrameReader:
             how = cv2.INTER_AREA if into.size < rgb.size else cv2.INTER_CUBIC
             cv2.resize(rgb, (into.shape[1], into.shape[0]), dst=into, interpolation=how)
 
+    def _changed(self, frame: VideoFrame, second: float) -> None:
+        """Follow a change of pixel format or colour; refuse one of size."""
+        if (frame.width, frame.height) != self._stored:
+            width, height = self._stored
+            raise UnsupportedVideo(
+                f"{self._path}: the frame size changes from {width}x{height} to "
+                f"{frame.width}x{frame.height} at {second:.2f} s; convert it with: "
+                f"ffmpeg -i {self._path.name} -vf scale={width}:{height} converted.mp4"
+            )
+        self._form, self._has_alpha = _form(frame), _has_alpha(frame)
+        _, self._colourspace, self.full_range = _colour(self._path, frame)
+
     def _rgb(self, frame: VideoFrame) -> np.ndarray:
         """(stored height, stored width, 3) uint8; what is transparent goes over black."""
-        alpha = _has_alpha(frame)
-        _, colourspace, full_range = _colour(self._path, frame)
         converted = self._reformatter.reformat(
             frame,
-            format="rgba" if alpha else "rgb24",
-            src_colorspace=colourspace,
-            dst_colorspace=colourspace,
-            src_color_range=ColorRange.JPEG if full_range else ColorRange.MPEG,
+            format="rgba" if self._has_alpha else "rgb24",
+            src_colorspace=self._colourspace,
+            dst_colorspace=self._colourspace,
+            src_color_range=ColorRange.JPEG if self.full_range else ColorRange.MPEG,
             dst_color_range=ColorRange.JPEG,
             threads=1,  # the decoder's own threads are busy beside it
         ).to_ndarray()
-        if not alpha:
+        if not self._has_alpha:
             return converted
         opacity = converted[..., 3:].astype(np.uint16)
         return ((converted[..., :3] * opacity + 127) // 255).astype(np.uint8)
@@ -108,13 +117,15 @@ class FrameWriter:
     def __init__(self) -> None:
         self._reformatter = VideoReformatter()
 
-    def frame(self, rgb: np.ndarray) -> VideoFrame:
-        """From (H, W, 3) uint8; an odd size gains a copy of its last row or column."""
-        odd = rgb.shape[0] % 2, rgb.shape[1] % 2
-        if any(odd):
-            rgb = cv2.copyMakeBorder(rgb, 0, odd[0], 0, odd[1], cv2.BORDER_REPLICATE)
+    def frame(self, picture: Tensor) -> VideoFrame:
+        """From (3, H, W) uint8 on the CPU; an odd size gains a copy of its last row or column."""
+        _, height, width = picture.shape
+        if height % 2 or width % 2:
+            rows = torch.arange(height + height % 2).clamp(max=height - 1)
+            columns = torch.arange(width + width % 2).clamp(max=width - 1)
+            picture = picture[:, rows[:, None], columns]
         return self._reformatter.reformat(
-            VideoFrame.from_ndarray(rgb, "rgb24"),
+            _rgb_frame(picture),
             format="yuv420p",
             src_colorspace=Colorspace.ITU709,
             dst_colorspace=Colorspace.ITU709,
@@ -122,6 +133,31 @@ class FrameWriter:
             dst_color_range=ColorRange.MPEG,
             threads=1,  # the generator's threads are busy beside it
         )
+
+
+def _rgb_frame(picture: Tensor) -> VideoFrame:
+    """(3, H, W) uint8 of either memory layout, without turning one into the other."""
+    if not picture.is_contiguous():
+        array = np.ascontiguousarray(picture.permute(1, 2, 0).numpy())
+        return VideoFrame.from_numpy_buffer(array, "rgb24")
+    _, height, width = picture.shape
+    frame = VideoFrame(width, height, "gbrp")
+    for plane, channel in zip(frame.planes, (1, 2, 0), strict=True):
+        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(height, plane.line_size)
+        rows[:, :width] = picture[channel].numpy()
+    return frame
+
+
+def _form(frame: VideoFrame) -> tuple[object, ...]:
+    """What the conversion of a frame depends on."""
+    return (
+        frame.width,
+        frame.height,
+        frame.format.name,
+        frame.colorspace,
+        frame.color_range,
+        frame.color_trc,
+    )
 
 
 def _orientation(path: Path, frame: VideoFrame) -> tuple[bool, bool, bool]:
@@ -136,8 +172,8 @@ def _orientation(path: Path, frame: VideoFrame) -> tuple[bool, bool, bool]:
     if (b, c) == (0, 0) and a and d:
         return False, a < 0, d < 0
     raise UnsupportedVideo(
-        f"{path}: asks to be turned by {frame.rotation} degrees, and only right angles can be "
-        f"done; turn it with: ffmpeg -i {path.name} -c:v libx264 turned.mp4"
+        f"{path}: asks to be turned by about {frame.rotation} degrees, and only right angles can "
+        f"be done; turn it with: ffmpeg -i {path.name} -c:v libx264 turned.mp4"
     )
 
 

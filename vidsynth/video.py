@@ -320,7 +320,8 @@ class _Clock:
 
     def __init__(self, stream: VideoStream, start: Fraction) -> None:
         assert stream.time_base is not None
-        self._tick, self._start = stream.time_base, start
+        self._tick = stream.time_base
+        self._start = start / self._tick
         self._step = float(1 / _fps(stream))
         self.last = float("-inf")
         self._shift = 0.0
@@ -332,7 +333,7 @@ class _Clock:
             self._missing += 1
             self.last = max(self.last, -self._step) + self._step
             return self.last
-        now = float(stamp * self._tick - self._start) + self._shift
+        now = self._exact(stamp) + self._shift
         if now <= self.last:
             self._repaired += 1
             if self.last - now > _SECOND:  # the file's clock was set back: go on from here
@@ -342,6 +343,12 @@ class _Clock:
                 now = self.last + self._step / 4
         self.last = now
         return now
+
+    def _exact(self, stamp: int) -> float:
+        """The nearest float to (stamp - start) ticks, in integers: fractions are slow."""
+        start, tick = self._start, self._tick
+        above = (stamp * start.denominator - start.numerator) * tick.numerator
+        return above / (start.denominator * tick.denominator)
 
     def told(self) -> str | None:
         if not self._missing and not self._repaired:
