@@ -18,7 +18,7 @@ ORDER = (
     "processes", "clip", "raster", "facemesh", "drawing", "bodies", "faces", "conditioning",
     "stream", "kinds", "pixels", "sound", "encode", "video", "blocks", "losses", "plate",
     "retarget_body", "retarget_face", "retarget", "stages", "subject", "importing", "dataset",
-    "evaluate", "training", "jobs", "worlds", "testing", "bench", "cli",
+    "evaluate", "training", "choosing", "fitting", "jobs", "worlds", "testing", "bench", "cli",
 )  # fmt: skip
 
 HEAVY = {"torch", "numpy", "cv2", "av", "mediapipe", "scipy", "vidsynth_plugins"}

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from vidsynth.errors import CannotWrite
+from vidsynth.errors import CannotWrite, OutputExists
 
 
 def cache_folder(*parts: str) -> Path:
@@ -37,6 +37,26 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise cannot_write(folder, error) from error
+
+
+def check_free(path: Path, overwrite: bool) -> None:
+    """Whether a file could be written there, found out before any work starts.
+
+    Raises:
+        OutputExists: something is there and `overwrite` is false.
+        CannotWrite: the folder is missing or not writable, or the path is a folder.
+    """
+    if path.is_dir():
+        raise CannotWrite(f"{path}: is a folder; name a file")
+    if path.exists() and not overwrite:
+        raise OutputExists(f"{path} exists already; name another output or add --overwrite")
+    if not path.parent.is_dir():
+        raise CannotWrite(f"{path}: the folder {path.parent} does not exist; make it first")
+    try:
+        # Permissions alone do not tell of read-only disks, quotas or access lists.
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise cannot_write(path, error) from error
 
 
 @contextmanager

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import cv2
-import numpy as np
-import torch
 from torch import Tensor
 
 from vidsynth import (
@@ -23,40 +20,17 @@ from vidsynth import (
     stream,
     video,
 )
-from vidsynth.clip import Clip
+from vidsynth.choosing import Settings, choose_recipe, nested
 from vidsynth.conditioning import Conditioning
-from vidsynth.dataset import Footage, Tracked, prepare, track
-from vidsynth.errors import BadOption, BadSubject, NoSubjectFound
-from vidsynth.evaluate import Scores, score
-from vidsynth.files import cache_folder, cache_key, writing
-from vidsynth.kinds import Conditions, Generator
-from vidsynth.processes import Processes
-from vidsynth.recipes import Recipe, load_recipe
+from vidsynth.dataset import Tracked, track
+from vidsynth.errors import BadOption
+from vidsynth.files import cache_folder, cache_key, check_free, writing
+from vidsynth.fitting import fit
 from vidsynth.report import Reporter
 from vidsynth.stream import Chunk, StageReport
-from vidsynth.subject import (
-    TRAINING,
-    PluginRef,
-    Subject,
-    SubjectCard,
-    build_extractor,
-    build_generator,
-    load_subject,
-    save_card,
-    save_plate,
-    save_weights,
-)
-from vidsynth.training import Budget, Run, TrainOptions, activation_bytes
-from vidsynth.training import train as train_loop
+from vidsynth.subject import PluginRef, Subject, SubjectCard, build_extractor, load_subject
 
-Settings = Mapping[str, Any] | Sequence[str]
 Audio = Literal["source", "target", "none"]
-
-CHUNK = 8
-"""Frames per chunk: enough to batch a generator, few enough to keep every stage busy."""
-SCORED_FRAMES = 32
-FACE_SHARE = 0.2
-"""A face at least this share of the picture's height makes it a face video."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -131,11 +105,11 @@ def transfer(
             f"source and target are both {source}: there is nothing to transfer; give two videos "
             "(to see how well a subject is reproduced, use vidsynth train and vidsynth render)"
         )
-    chosen = _recipe(recipe, generator, size, person, settings, target, device, reporter)
+    chosen = choose_recipe(recipe, generator, size, person, settings, target, device, reporter)
     if subject is None:
         name = cache_key(video.content_hash(target), chosen.to_dict(), seed)
         subject = cache_folder("subjects") / name
-    trained = _train(
+    trained = fit(
         target, Path(subject), chosen, budget, steps, device=device, seed=seed, reporter=reporter
     )
     return render(
@@ -178,8 +152,8 @@ def train(
     reporter = reporter or Reporter()
     target = Path(target)
     video.probe(target)
-    chosen = _recipe(recipe, generator, size, person, settings, target, device, reporter)
-    return _train(
+    chosen = choose_recipe(recipe, generator, size, person, settings, target, device, reporter)
+    return fit(
         target, Path(output), chosen, budget, steps, device=device, seed=seed, reporter=reporter
     )
 
@@ -222,7 +196,7 @@ def render(
     identity = options.to_dict(card.extractor)
     tracked = track(source, extractor, identity=identity, start=start, end=end, reporter=reporter)
     tracked.require_subject()
-    wanted = options.merge({"retarget": card.settings.get("retarget", {})}, _nested(settings))
+    wanted = options.merge({"retarget": card.settings.get("retarget", {})}, nested(settings))
     retargeted = retarget.retarget(tracked.signal, card.summary, wanted["retarget"])
     sentence = retargeted.report.sentence(tracked.pts)
     if sentence:
@@ -230,11 +204,17 @@ def render(
 
     # Render, streaming.
     plate = subject.plate()
-    line = rendering(
-        retargeted.sequence, subject.generator(where), card, plate, device=where, seed=seed
+    line = stages.rendering(
+        retargeted.sequence,
+        subject.generator(where),
+        card.window_spec,
+        card.window,
+        plate,
+        device=where,
+        seed=seed,
     )
     if side_by_side:
-        clips = _clips(video.read_chunks(source, chunk=CHUNK, start=start, end=end))
+        clips = stages.clips_of(video.read_chunks(source, chunk=stages.CHUNK, start=start, end=end))
         line.append(stages.beside(clips, height=card.height))
     written: list[video.WrittenVideo] = []
 
@@ -245,15 +225,16 @@ def render(
                 chunks,
                 fps=stages.average_rate(tracked.pts),
                 audio={"source": source, "target": target and Path(target), "none": None}[audio],
-                audio_start=start or 0.0 if audio == "source" else 0.0,
+                audio_start=(start or 0.0) if audio == "source" else 0.0,
                 audio_end=end if audio == "source" else None,
                 codec=codec,
                 overwrite=overwrite,
+                device=where,
             )
         )
 
     with reporter.step("rendering", total=len(tracked.pts), unit="frames") as step:
-        chunks = stages.timeline(tracked.pts, chunk=CHUNK)
+        chunks = stages.timeline(tracked.pts)
         reports = stream.run(chunks, line, write, progress=step.update)
     with writing(_settings_file(output)) as temporary:
         temporary.write_text(_resolved(subject.card, source, wanted))
@@ -288,10 +269,11 @@ def extract(
     """
     path, output = Path(path), Path(output)
     reporter = reporter or Reporter()
-    for wanted in filter(None, (output, preview and Path(preview))):
-        video.check_output(wanted, overwrite)
+    check_free(output, overwrite)
+    if preview:
+        video.check_output(preview, overwrite)
     plugin = registry.load("extractor", extractor)
-    values = dict(_nested(settings).get("extractor", {}))
+    values = dict(nested(settings).get("extractor", {}))
     if person is not None:
         values["person"] = person
     built: Any = plugin(options.build(plugin.Options, values, where="extractor"))
@@ -307,301 +289,13 @@ def extract(
     return tracked.signal
 
 
-def rendering(
-    motion: Conditioning,
-    generator: Generator,
-    card: SubjectCard,
-    plate: Tensor | None,
-    *,
-    device: torch.device,
-    seed: int = 0,
-) -> list[stream.Stage]:
-    """The stages that turn motion, in pixels of the output frame, into output frames."""
-    x0, y0, x1, y1 = card.window
-    line = [stages.conditioning_on(motion.crop(card.window))]
-    if plate is not None:
-        line.append(stages.over_plate(plate[:, y0:y1, x0:x1]))
-    line.append(stages.generating(generator, card.window_spec, seed=seed, device=device))
-    if plate is not None:
-        line.append(stages.compositing(plate, card.window))
-    return line
-
-
-def _train(
-    target: Path,
-    folder: Path,
-    recipe: Recipe,
-    budget: float | None,
-    steps: int | None,
-    *,
-    device: str,
-    seed: int,
-    reporter: Reporter,
-) -> Subject:
-    """Train `folder` until it has had the budget; a subject that has had it is returned at once."""
-    training = options.build(TrainOptions, recipe.training, where="training")
-    if budget is not None and steps is not None:
-        raise BadOption("--budget and --steps exclude each other; give one")
-    if budget is None and steps is None:
-        budget = training.minutes * 60
-    limit = Budget(seconds=budget, steps=steps)
-    where = devices.choose(device)
-    processes = Processes(where)
-    where = processes.device or where
-    content = video.content_hash(target)
-    existing = _existing(folder, content, recipe)
-    if existing and not limit.allows(Run(step=existing.card.steps, seconds=existing.card.seconds)):
-        reporter.say(f"{folder} is trained already: {existing.card.steps} steps")
-        return existing
-
-    # Track and prepare; the first process fills the cache for the others.
-    extractor_ref, generator_ref = _plugins(recipe)
-    extractor = build_extractor(extractor_ref)
-    if not processes.is_main:
-        processes.wait()
-    identity = options.to_dict(extractor_ref)
-    tracked = track(target, extractor, identity=identity, reporter=reporter)
-    conditions = Conditions(
-        kinds=(extractor.produces,), channels=_channels(tracked.signal), background=False
-    )
-    wants_plate = bool(generator_ref.options.get("background", False))
-    footage = prepare(
-        tracked, conditions, size=recipe.size, background=wants_plate, reporter=reporter
-    )
-    if processes.is_main:
-        processes.wait()
-    conditions = replace(conditions, background=footage.plate is not None)
-    card = _card(recipe, extractor_ref, generator_ref, conditions, footage, target, content)
-    if processes.is_main:
-        if footage.plate is not None:
-            save_plate(folder, footage.plate)
-        save_card(folder, card)
-
-    # Train.
-    torch.manual_seed(seed)
-    painter = build_generator(generator_ref, conditions)
-    objective = painter.objective(footage.window_spec)
-    reporter.say(_estimate(objective, footage, training))
-
-    def keep(weights: Mapping[str, Tensor], run: Run) -> None:
-        save_weights(folder, weights)
-        save_card(
-            folder, replace(card, steps=run.step, seconds=run.seconds, scores=tuple(run.scores))
-        )
-
-    run = train_loop(
-        objective,
-        footage,
-        folder / TRAINING,
-        budget=limit,
-        options=training,
-        score=_scorer(painter, footage, card, folder / TRAINING / "preview.png", where),
-        keep=keep,
-        device=where,
-        seed=seed,
-        processes=processes,
-        reporter=reporter,
-    )
-    return Subject(
-        folder, replace(card, steps=run.step, seconds=run.seconds, scores=tuple(run.scores))
-    )
-
-
-def _existing(folder: Path, content: str, recipe: Recipe) -> Subject | None:
-    """The subject already in `folder`, or None for a new one.
-
-    Raises BadSubject when it is another target's or was made with other settings.
-    """
-    if not folder.exists() or not any(folder.iterdir()):
-        return None
-    subject = load_subject(folder)
-    if subject.card.target_hash != content:
-        raise BadSubject(
-            f"{folder} holds a subject trained on another video ({subject.card.target}); choose "
-            "another folder"
-        )
-    extractor, generator = _plugins(recipe)
-    for part, wanted in (("extractor", extractor), ("generator", generator)):
-        found = getattr(subject.card, part)
-        if (found.name, dict(found.options)) != (wanted.name, dict(wanted.options)):
-            differing = sorted(
-                k for k in wanted.options if found.options.get(k) != wanted.options[k]
-            )
-            raise BadSubject(
-                f"{folder} was made with another {part} or other options of it "
-                f"({', '.join(differing) or found.name}); choose another folder, or the settings "
-                "it was made with"
-            )
-    if subject.card.settings.get("size") != recipe.size:
-        raise BadSubject(
-            f"{folder} was made at size {subject.card.settings.get('size')}, not {recipe.size}; "
-            "choose another folder or that size"
-        )
-    return subject
-
-
-def _card(
-    recipe: Recipe,
-    extractor: PluginRef,
-    generator: PluginRef,
-    conditions: Conditions,
-    footage: Footage,
-    target: Path,
-    content: str,
-) -> SubjectCard:
-    return SubjectCard(
-        recipe=recipe.name,
-        extractor=extractor,
-        generator=generator,
-        channels=conditions.channels,
-        background=conditions.background,
-        height=footage.spec.height,
-        width=footage.spec.width,
-        fps=str(footage.spec.fps),
-        window=footage.window,
-        summary=retarget.summarise(footage.signal[footage.training.nonzero()[:, 0]]),
-        settings={
-            "size": recipe.size,
-            "training": dict(recipe.training),
-            "retarget": dict(recipe.retarget),
-        },
-        target=target.name,
-        target_hash=content,
-        crop=footage.crop,
-    )
-
-
-def _scorer(
-    painter: Generator, footage: Footage, card: SubjectCard, preview: Path, device: torch.device
-) -> Callable[[Mapping[str, Tensor], Run], Scores]:
-    """Judges weights by rendering held-out frames the way a user's render does."""
-    begin = footage.held_out.start
-    index = torch.arange(begin, min(begin + SCORED_FRAMES, footage.held_out.stop))
-    motion, real = footage.signal[index], footage.pictures[index]
-
-    def judge(weights: Mapping[str, Tensor], run: Run) -> Scores:
-        painter.load_weights(weights)
-        line = rendering(motion, painter, card, footage.plate, device=device)
-        made: list[Clip] = []
-        chunks = stages.timeline(footage.pts[index], chunk=CHUNK)
-        stream.run(chunks, line, lambda cs: made.extend(_clips(cs)), prefetch=0)
-        frames = Clip.concat(made).frames
-        _write_grid(preview, real, motion, frames)
-        return score(frames, real)
-
-    return judge
-
-
-def _write_grid(path: Path, real: Tensor, motion: Conditioning, made: Tensor) -> None:
-    """A PNG of six held-out moments: real above, what drives in the middle, made below."""
-    index = torch.linspace(0, len(real) - 1, min(6, len(real))).long()
-    maps = motion[index].draw(*real.shape[2:])[:, :3]
-    rows = [torch.cat(list(part), dim=2) for part in (real[index], maps, made[index])]
-    picture = torch.cat(rows, dim=1).permute(1, 2, 0).numpy()[:, :, ::-1]
-    with writing(path) as temporary:
-        temporary.write_bytes(cv2.imencode(".png", np.ascontiguousarray(picture))[1].tobytes())
-
-
-def _recipe(
-    name: str | None,
-    generator: str | None,
-    size: int | None,
-    person: int | None,
-    settings: Settings,
-    target: Path,
-    device: str,
-    reporter: Reporter,
-) -> Recipe:
-    """The recipe asked for, or the one that the target asks for, with the user's changes."""
-    if name is None:
-        name = _suitable_recipe(target)
-        reporter.say(f"{target.name}: using the {name} recipe (--recipe chooses another)")
-    recipe = load_recipe(name)
-    changes = _nested(settings)
-    if generator is not None:
-        changes = options.merge(changes, {"generator": {"plugin": generator}})
-    if person is not None:
-        changes = options.merge(changes, {"extractor": {"person": person}})
-    if size is not None:
-        changes = options.merge(changes, {"size": size})
-    return recipe.with_overrides(changes)
-
-
-def _suitable_recipe(target: Path) -> str:
-    """ "face" for a close-up, "dance" for a body, from a dozen frames spread over the video."""
-    seconds = video.probe(target).seconds or 0.0
-    clip = video.read_frames_at(target, [seconds * (i + 0.5) / 12 for i in range(12)] + [0.0])
-
-    def seen_by(name: str) -> Conditioning:
-        plugin: Any = registry.load("extractor", name)
-        return plugin().extract(iter([clip])).__next__()
-
-    face = seen_by("face")
-    if (share := face.present().float().mean()) >= 0.5:
-        boxes = face.regions()["face"][face.present()]
-        if float((boxes[:, 3] - boxes[:, 1]).median()) >= FACE_SHARE * clip.height:
-            return "face"
-    if seen_by("pose").present().float().mean() >= 0.25:
-        return "dance"
-    if share > 0:
-        return "face"
-    raise NoSubjectFound(
-        f"{target}: neither a face nor a body was found in {len(clip)} frames spread over it; "
-        "choose with --recipe dance or --recipe face if there is one all the same"
-    )
-
-
-def _plugins(recipe: Recipe) -> tuple[PluginRef, PluginRef]:
-    """The recipe's extractor and generator with every option resolved and checked."""
-    refs = []
-    parts: tuple[tuple[registry.Kind, str, Mapping[str, Any]], ...] = (
-        ("extractor", recipe.extractor, recipe.extractor_options),
-        ("generator", recipe.generator, recipe.generator_options),
-    )
-    for kind, name, values in parts:
-        plugin: Any = registry.load(kind, name)
-        refs.append(PluginRef.of(kind, name, options.build(plugin.Options, values, where=kind)))
-    return refs[0], refs[1]
-
-
 def _following(ref: PluginRef, person: int) -> PluginRef:
     return replace(ref, options={**ref.options, "person": person})
 
 
-def _channels(signal: Conditioning) -> int:
-    return signal[:1].draw(16, 16).shape[1]
-
-
-def _nested(settings: Settings) -> dict[str, Any]:
-    if isinstance(settings, Mapping):
-        return dict(settings)
-    return options.parse_assignments(settings)
-
-
-def _clips(chunks: Iterator[Chunk]) -> Iterator[Clip]:
-    for chunk in chunks:
-        assert chunk.clip is not None
-        yield chunk.clip
-
-
-def _estimate(objective: Any, footage: Footage, training: TrainOptions) -> str:
-    """What training will take, before it starts."""
-    parameters = sum(p.numel() for phase in objective.phases for p in phase.module.parameters())
-    weights = 16 * parameters  # value, gradient and two moments, 4 bytes each
-    sample = footage.batch(
-        footage.starts(objective.num_frames)[:1], objective.num_frames, torch.device("cpu")
-    )
-    kept = activation_bytes(objective, sample) * training.batch
-    spec = footage.window_spec
-    return (
-        f"training at {spec.width}x{spec.height} px on {int(footage.training.sum())} frames: "
-        f"{parameters / 1e6:.1f} million weights, about {(weights + kept) / 1e9:.1f} GB of memory"
-    )
-
-
 def _check_outputs(output: Path, overwrite: bool) -> None:
     video.check_output(output, overwrite)
-    video.check_output(_settings_file(output), overwrite)
+    check_free(_settings_file(output), overwrite)
 
 
 def _settings_file(output: Path) -> Path:

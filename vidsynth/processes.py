@@ -62,7 +62,9 @@ class Processes:
         from accelerate.utils import broadcast
 
         told = torch.tensor([float(value)], device=self._accelerator.device)
-        return type(value)(broadcast(told).item())
+        agreed = broadcast(told)
+        assert isinstance(agreed, Tensor)
+        return type(value)(agreed.item())
 
     def wait(self) -> None:
         if self._accelerator:

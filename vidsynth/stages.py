@@ -18,6 +18,9 @@ from vidsynth.stream import Chunk, Stage
 
 # T frames, C channels, H, W pixels
 
+CHUNK = 8
+"""Frames per chunk: enough to batch a generator, few enough to keep every stage busy."""
+
 
 def named(name: str, stage: Stage) -> Stage:
     """The stage under the name that errors and reports use."""
@@ -132,7 +135,7 @@ def beside(frames: Iterator[Clip], *, height: int) -> Stage:
     return named("side by side", stage)
 
 
-def timeline(pts: Tensor, *, chunk: int) -> Iterator[Chunk]:
+def timeline(pts: Tensor, *, chunk: int = CHUNK) -> Iterator[Chunk]:
     """Empty chunks for these timestamps (T,): the source of a stream that starts from signals."""
     for start in range(0, len(pts), chunk):
         yield Chunk(pts[start : start + chunk])
@@ -143,3 +146,40 @@ def average_rate(pts: Tensor) -> Fraction:
     if len(pts) < 2:
         return Fraction(25)
     return Fraction((len(pts) - 1) / float(pts[-1] - pts[0])).limit_denominator(1001)
+
+
+def clips_of(chunks: Iterator[Chunk]) -> Iterator[Clip]:
+    """The pictures of a stream that carries them."""
+    for chunk in chunks:
+        assert chunk.clip is not None
+        yield chunk.clip
+
+
+def rendering(
+    motion: Conditioning,
+    generator: Generator,
+    spec: VideoSpec,
+    window: tuple[int, int, int, int],
+    plate: Tensor | None,
+    *,
+    device: torch.device,
+    seed: int = 0,
+) -> list[Stage]:
+    """The stages that turn motion, in pixels of the whole output frame, into output frames.
+
+    Args:
+        motion: one entry per frame of the stream.
+        generator: works on the window only.
+        spec: of the window.
+        window: x0, y0, x1, y1 in the output frame.
+        plate: (3, height, width) uint8 still background of the output frame, or None when the
+            window is the whole frame.
+    """
+    x0, y0, x1, y1 = window
+    line = [conditioning_on(motion.crop(window))]
+    if plate is not None:
+        line.append(over_plate(plate[:, y0:y1, x0:x1]))
+    line.append(generating(generator, spec, seed=seed, device=device))
+    if plate is not None:
+        line.append(compositing(plate, window))
+    return line

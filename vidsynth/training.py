@@ -360,7 +360,8 @@ def _update_ema(
 ) -> None:
     decay = min(decay, (1 + step) / (10 + step))
     floating = [n for n in weights if weights[n].is_floating_point()]
-    torch._foreach_lerp_([ema[n] for n in floating], [weights[n] for n in floating], 1 - decay)
+    for name in floating:
+        ema[name].lerp_(weights[name], 1 - decay)
     for name in weights.keys() - set(floating):
         ema[name].copy_(weights[name])
 

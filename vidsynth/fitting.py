@@ -1,0 +1,241 @@
+"""Fitting a subject: all that lies between a target video and its trained folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from vidsynth import devices, options, retarget, stages, stream, video
+from vidsynth.choosing import resolved_plugins
+from vidsynth.clip import Clip
+from vidsynth.conditioning import Conditioning
+from vidsynth.dataset import Footage, prepare, track
+from vidsynth.errors import BadOption, BadSubject
+from vidsynth.evaluate import Scores, score
+from vidsynth.files import writing
+from vidsynth.kinds import Conditions, Generator
+from vidsynth.processes import Processes
+from vidsynth.recipes import Recipe
+from vidsynth.report import Reporter
+from vidsynth.stages import clips_of
+from vidsynth.subject import (
+    TRAINING,
+    PluginRef,
+    Subject,
+    SubjectCard,
+    build_extractor,
+    build_generator,
+    load_subject,
+    save_card,
+    save_plate,
+    save_weights,
+)
+from vidsynth.training import Budget, Run, TrainOptions, activation_bytes, train
+
+SCORED_FRAMES = 32
+
+
+def fit(
+    target: Path,
+    folder: Path,
+    recipe: Recipe,
+    budget: float | None,
+    steps: int | None,
+    *,
+    device: str,
+    seed: int,
+    reporter: Reporter,
+) -> Subject:
+    """Train `folder` until it has had the budget; a subject that has had it is returned at once."""
+    training = options.build(TrainOptions, recipe.training, where="training")
+    if budget is not None and steps is not None:
+        raise BadOption("--budget and --steps exclude each other; give one")
+    if budget is None and steps is None:
+        budget = training.minutes * 60
+    limit = Budget(seconds=budget, steps=steps)
+    where = devices.choose(device)
+    processes = Processes(where)
+    where = processes.device or where
+    content = video.content_hash(target)
+    existing = _existing(folder, content, recipe)
+    if existing and not limit.allows(Run(step=existing.card.steps, seconds=existing.card.seconds)):
+        reporter.say(f"{folder} is trained already: {existing.card.steps} steps")
+        return existing
+
+    # Track and prepare; the first process fills the cache for the others.
+    extractor_ref, generator_ref = resolved_plugins(recipe)
+    extractor = build_extractor(extractor_ref)
+    if not processes.is_main:
+        processes.wait()
+    identity = options.to_dict(extractor_ref)
+    tracked = track(target, extractor, identity=identity, reporter=reporter)
+    conditions = Conditions(
+        kinds=(extractor.produces,), channels=_channels(tracked.signal), background=False
+    )
+    wants_plate = bool(generator_ref.options.get("background", False))
+    footage = prepare(
+        tracked, conditions, size=recipe.size, background=wants_plate, reporter=reporter
+    )
+    if processes.is_main:
+        processes.wait()
+    conditions = replace(conditions, background=footage.plate is not None)
+    card = _card(recipe, extractor_ref, generator_ref, conditions, footage, target, content)
+    if existing:
+        had = existing.card
+        card = replace(card, steps=had.steps, seconds=had.seconds, scores=had.scores)
+    if processes.is_main:
+        if footage.plate is not None:
+            save_plate(folder, footage.plate)
+        save_card(folder, card)
+
+    # Train.
+    torch.manual_seed(seed)
+    painter = build_generator(generator_ref, conditions)
+    objective = painter.objective(footage.window_spec)
+    reporter.say(_estimate(objective, footage, training))
+
+    def keep(weights: Mapping[str, Tensor], run: Run) -> None:
+        save_weights(folder, weights)
+        save_card(
+            folder, replace(card, steps=run.step, seconds=run.seconds, scores=tuple(run.scores))
+        )
+
+    run = train(
+        objective,
+        footage,
+        folder / TRAINING,
+        budget=limit,
+        options=training,
+        score=_scorer(painter, footage, card, folder / TRAINING / "preview.png", where),
+        keep=keep,
+        device=where,
+        seed=seed,
+        processes=processes,
+        reporter=reporter,
+    )
+    return Subject(
+        folder, replace(card, steps=run.step, seconds=run.seconds, scores=tuple(run.scores))
+    )
+
+
+def _existing(folder: Path, content: str, recipe: Recipe) -> Subject | None:
+    """The subject already in `folder`, or None for a new one.
+
+    Raises BadSubject when it is another target's or was made with other settings.
+    """
+    if not folder.exists() or not any(folder.iterdir()):
+        return None
+    subject = load_subject(folder)
+    if subject.card.target_hash != content:
+        raise BadSubject(
+            f"{folder} holds a subject trained on another video ({subject.card.target}); choose "
+            "another folder"
+        )
+    extractor, generator = resolved_plugins(recipe)
+    for part, wanted in (("extractor", extractor), ("generator", generator)):
+        found = getattr(subject.card, part)
+        if (found.name, dict(found.options)) != (wanted.name, dict(wanted.options)):
+            differing = sorted(
+                k for k in wanted.options if found.options.get(k) != wanted.options[k]
+            )
+            raise BadSubject(
+                f"{folder} was made with another {part} or other options of it "
+                f"({', '.join(differing) or found.name}); choose another folder, or the settings "
+                "it was made with"
+            )
+    if subject.card.settings.get("size") != recipe.size:
+        raise BadSubject(
+            f"{folder} was made at size {subject.card.settings.get('size')}, not {recipe.size}; "
+            "choose another folder or that size"
+        )
+    return subject
+
+
+def _card(
+    recipe: Recipe,
+    extractor: PluginRef,
+    generator: PluginRef,
+    conditions: Conditions,
+    footage: Footage,
+    target: Path,
+    content: str,
+) -> SubjectCard:
+    return SubjectCard(
+        recipe=recipe.name,
+        extractor=extractor,
+        generator=generator,
+        channels=conditions.channels,
+        background=conditions.background,
+        height=footage.spec.height,
+        width=footage.spec.width,
+        fps=str(footage.spec.fps),
+        window=footage.window,
+        summary=retarget.summarise(footage.signal[footage.training.nonzero()[:, 0]]),
+        settings={
+            "size": recipe.size,
+            "training": dict(recipe.training),
+            "retarget": dict(recipe.retarget),
+        },
+        target=target.name,
+        target_hash=content,
+        crop=footage.crop,
+    )
+
+
+def _scorer(
+    painter: Generator, footage: Footage, card: SubjectCard, preview: Path, device: torch.device
+) -> Callable[[Mapping[str, Tensor], Run], Scores]:
+    """Judges weights by rendering held-out frames the way a user's render does."""
+    begin = footage.held_out.start
+    index = torch.arange(begin, min(begin + SCORED_FRAMES, footage.held_out.stop))
+    motion, real = footage.signal[index], footage.pictures[index]
+
+    def judge(weights: Mapping[str, Tensor], run: Run) -> Scores:
+        painter.load_weights(weights)
+        line = stages.rendering(
+            motion, painter, card.window_spec, card.window, footage.plate, device=device
+        )
+        made: list[Clip] = []
+        chunks = stages.timeline(footage.pts[index])
+        stream.run(chunks, line, lambda cs: made.extend(clips_of(cs)), prefetch=0)
+        frames = Clip.concat(made).frames
+        _write_grid(preview, real, motion, frames)
+        return score(frames, real)
+
+    return judge
+
+
+def _write_grid(path: Path, real: Tensor, motion: Conditioning, made: Tensor) -> None:
+    """A PNG of six held-out moments: real above, what drives in the middle, made below."""
+    index = torch.linspace(0, len(real) - 1, min(6, len(real))).long()
+    maps = motion[index].draw(*real.shape[2:])[:, :3]
+    rows = [torch.cat(list(part), dim=2) for part in (real[index], maps, made[index])]
+    picture = torch.cat(rows, dim=1).permute(1, 2, 0).numpy()[:, :, ::-1]
+    with writing(path) as temporary:
+        temporary.write_bytes(cv2.imencode(".png", np.ascontiguousarray(picture))[1].tobytes())
+
+
+def _channels(signal: Conditioning) -> int:
+    return signal[:1].draw(16, 16).shape[1]
+
+
+def _estimate(objective: Any, footage: Footage, training: TrainOptions) -> str:
+    """What training will take, before it starts."""
+    parameters = sum(p.numel() for phase in objective.phases for p in phase.module.parameters())
+    weights = 16 * parameters  # value, gradient and two moments, 4 bytes each
+    sample = footage.batch(
+        footage.starts(objective.num_frames)[:1], objective.num_frames, torch.device("cpu")
+    )
+    kept = activation_bytes(objective, sample) * training.batch
+    spec = footage.window_spec
+    return (
+        f"training at {spec.width}x{spec.height} px on {int(footage.training.sum())} frames: "
+        f"{parameters / 1e6:.1f} million weights, about {(weights + kept) / 1e9:.1f} GB of memory"
+    )
