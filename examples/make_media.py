@@ -12,20 +12,22 @@ from pathlib import Path
 from vidsynth.worlds import WORLDS, write_video_with_sound
 
 FPS = 25
-SECONDS = 10
 SIZE = 256
-# name: (world, seed of the identity, seed of the motion)
+# name: (world, seed of the identity, seed of the motion, seconds). The motions were chosen so that
+# the target shows about what the source will ask for.
 CLIPS = {
-    "dance_source": ("puppet", 9, 21),
-    "dance_target": ("puppet", 2, 22),
+    "dance_source": ("puppet", 8, 108, 8),
+    "dance_target": ("puppet", 0, 8, 12),
+    "face_source": ("head", 2, 102, 8),
+    "face_target": ("head", 1, 1, 12),
 }
 
 
 def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    for name, (world_name, person, moves) in CLIPS.items():
+    for name, (world_name, person, moves, seconds) in CLIPS.items():
         world = WORLDS[world_name]
-        motion = world.make_motion(moves, FPS * SECONDS, FPS)
+        motion = world.make_motion(moves, FPS * seconds, FPS)
         path = folder / f"{name}.mp4"
         write_video_with_sound(
             path,

@@ -15,6 +15,7 @@ from vidsynth.worlds import face
 from vidsynth.worlds.dance import Dance
 from vidsynth.worlds.figure import Array, Figure, Part, ball, bend, sheet, smoothstep, tube, unit
 from vidsynth.worlds.motion import shortest_arc, turns
+from vidsynth.worlds.skull import head_parts
 from vidsynth.worlds.texture import Colour, Pattern, cloth, floats, plain
 
 # T frames, N bones, V vertices
@@ -386,7 +387,7 @@ def _head(body: Body, still: Rest, look: face.Look, texture_px: int) -> list[Par
     size = int(np.clip(texture_px * 0.35, 24, 256))
     return [
         replace(p, vertices=p.vertices * scale + origin, bones=bones[p.bones])
-        for p in face.head_parts(look, size)
+        for p in head_parts(look, size)
     ]
 
 

@@ -246,7 +246,11 @@ def draw(
     image, mask, depth = rasterise(local, triangles, attributes, small[1] * n, small[0] * n)
     seen = mask.astype(np.float32)
     texture = cv2.remap(
-        figure.atlas, image[..., 0], image[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        figure.atlas,
+        image[..., 0],
+        image[..., 1],
+        cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REPLICATE,
     )
     lit = texture * image[..., 2:5] + image[..., 5:]
     lit *= (seen * _occlusion(depth, seen))[..., None]

@@ -14,9 +14,18 @@ from vidsynth.conditioning import FaceSequence
 from vidsynth.facemesh import load_face_mesh
 from vidsynth.stream import Chunk
 from vidsynth.worlds import face
-from vidsynth.worlds.face import HEAD, LEFT_EYEBALL, RIGHT_EYEBALL, TRUNK, Look, random_look
+from vidsynth.worlds.face import Look, random_look
 from vidsynth.worlds.figure import Array, Figure, Light, Part, draw, smoothstep, tube, unit
 from vidsynth.worlds.motion import turns, wandering
+from vidsynth.worlds.skin import EYEBALL_CM
+from vidsynth.worlds.skull import (
+    HEAD,
+    LEFT_EYEBALL,
+    LOWER_TEETH,
+    RIGHT_EYEBALL,
+    TRUNK,
+    head_parts,
+)
 from vidsynth.worlds.sound import Samples, voice
 from vidsynth.worlds.texture import PATTERNS, Colour, Pattern, cloth, floats, hsv, noise
 
@@ -142,13 +151,13 @@ class _Rig:
 
 def _rig(identity: Sitter, texture_px: int) -> _Rig:
     look = identity.look
-    parts = face.head_parts(look, texture_px)
+    parts = head_parts(look, texture_px)
     figure = Figure.joined([*parts, _shoulders(identity, texture_px)])
     neutral = face.shape(look)
     basis = np.zeros((len(face.EXPRESSIONS), len(figure.vertices), 3), np.float32)
     basis[:, :NUM_FACE] = face.expression_basis(neutral)
-    first = sum(len(p.vertices) for p in parts[: face.LOWER_TEETH])
-    teeth = slice(first, first + len(parts[face.LOWER_TEETH].vertices))
+    first = sum(len(p.vertices) for p in parts[:LOWER_TEETH])
+    teeth = slice(first, first + len(parts[LOWER_TEETH].vertices))
     basis[face.EXPRESSIONS.index("jaw_open"), teeth] = (0, -1.9, -0.6)
     pivots = np.zeros((4, 3), np.float32)
     pivots[HEAD] = NECK_PIVOT
@@ -274,7 +283,7 @@ def _iris(pivot: Array) -> Array:
     """(5, 3): centre, then to the right of the picture, above, to the left, below."""
     aim = floats([[0, 0, 1], [IRIS_CM, 0, 1.2], [0, IRIS_CM, 1.2], [-IRIS_CM, 0, 1.2]])
     aim = np.concatenate([aim, floats([[0, -IRIS_CM, 1.2]])])
-    return pivot + face.EYEBALL_CM * unit(aim)
+    return pivot + EYEBALL_CM * unit(aim)
 
 
 def soundtrack(seed: int, motion: Talk) -> Samples:

@@ -37,11 +37,16 @@ def noise(rng: np.random.Generator, size: int, cells: int) -> Array:
     return smooth / max(float(smooth.std()), 1e-6)
 
 
-def painted(polygon: NDArray[np.floating], size: int, blur: float = 1.0) -> Array:
+def painted(polygon: NDArray[np.floating], size: int, blur: float) -> Array:
     """(size, size) coverage in [0, 1] of a polygon (n, 2) in pixels, with a soft edge."""
     area = np.zeros((size, size), np.float32)
     cv2.fillPoly(area, [np.round(polygon * 16).astype(np.int32)], (1.0,), cv2.LINE_AA, 4)
-    return cv2.GaussianBlur(area, (0, 0), blur) if blur else area
+    return floats(cv2.GaussianBlur(area, (0, 0), blur))
+
+
+def shrunk(picture: NDArray[np.floating], size: int) -> Array:
+    """A square picture at another size, averaged."""
+    return floats(cv2.resize(floats(picture), (size, size), interpolation=cv2.INTER_AREA))
 
 
 def cloth(
@@ -61,5 +66,4 @@ def cloth(
     area = np.asarray(where, np.float32)[..., None]
     picture = floats(first) * (1 - area) + floats(second) * area
     folds = 0.06 * noise(rng, detail, 7) + 0.03 * noise(rng, detail, 20)
-    picture = np.clip(picture * (1 + folds[..., None]), 0, 255).astype(np.float32)
-    return cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA)
+    return shrunk(np.clip(picture * (1 + folds[..., None]), 0, 255), size)
