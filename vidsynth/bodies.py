@@ -141,7 +141,7 @@ def draw(pose: PoseSequence, height: int, width: int) -> Tensor:
                 colour = _SKULL_COLOUR * _fading(points[t, MID_EAR, 2])
                 radius = _SKULL_RADIUS * torso_px[t]
                 fill_disc(canvases[t], points[t, MID_EAR, :2], radius, _rgb(colour))
-    _draw_details(canvases, pose, torso_px)
+    _draw_fingers(canvases, pose)
     return as_maps(canvases)
 
 
@@ -184,7 +184,7 @@ def _fill(canvas: np.ndarray, polygon: np.ndarray, colour: np.ndarray) -> None:
         fill_convex(canvas, polygon, _rgb(colour))
 
 
-def _draw_details(canvases: np.ndarray, pose: PoseSequence, torso_px: np.ndarray) -> None:
+def _draw_fingers(canvases: np.ndarray, pose: PoseSequence) -> None:
     """Finger bones, where the pose carries hand points."""
     if pose.hands is None:
         return
@@ -199,7 +199,7 @@ def _draw_details(canvases: np.ndarray, pose: PoseSequence, torso_px: np.ndarray
             for number, finger in enumerate(_FINGERS):
                 colour = tuple(round(c * (0.6 + 0.1 * number)) for c in tint)
                 bones = hand[list(finger), :2] * zoom
-                stroke(canvases[t], bones, colour, thickness=0.02 * torso_px[t])
+                stroke(canvases[t], bones, colour, thickness=height / 200)
 
 
 def silhouettes(pose: PoseSequence, height: int, width: int) -> Tensor:

@@ -85,7 +85,8 @@ def draw(face: FaceSequence, height: int, width: int) -> Tensor:
 def _contours(points: np.ndarray, height: int, width: int) -> np.ndarray:
     """(height, width, 3) uint8 from points (478, 2)."""
     canvas = np.zeros((height, width, 3), np.uint8)
-    thickness = np.ptp(points[list(OVAL)], axis=0).max() / 100
+    # By the picture, not by the face: whole pixels would jump with the size of the face.
+    thickness = height / 200
     fill_polygon(canvas, points[list(LIPS_INNER)], _MOUTH_INSIDE)
     for loop, colour in _CLOSED:
         stroke(canvas, points[list(loop)], colour, thickness=thickness, closed=True)
