@@ -74,8 +74,9 @@ class _Neutral:
     def of(face: FaceSequence) -> _Neutral:
         """From frames that show the face.
 
-        Shape and rotation are medians over the most neutral frames. Gaze, place and size are
-        medians over all: a mouth at rest says nothing about where one looks and sits.
+        The shape is the median over the most neutral frames. Gaze, a median against glances, and
+        turn, place and size, means as head2head's, are taken over all: a mouth at rest says
+        nothing about where one looks and sits.
         """
         shapes = canonical(face)
         best = _most_neutral(shapes, face.rotation.double())
@@ -85,9 +86,9 @@ class _Neutral:
             shape[list(iris)] = shape[list(corners)].mean(dim=0) + gaze.median(dim=0).values
         return _Neutral(
             shape,
-            _mean_rotation(face.rotation[best].double()),
-            face.translation.double().median(dim=0).values,
-            face.scale.double().median(),
+            _mean_rotation(face.rotation.double()),
+            face.translation.double().mean(dim=0),
+            face.scale.double().mean(),
         )
 
     def to_dict(self) -> dict[str, Any]:
