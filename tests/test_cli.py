@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 import io
 import re
+import subprocess
+import sys
 import time
 import tomllib
 from pathlib import Path
@@ -15,7 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 from rich.console import Console
 
-from vidsynth import jobs, registry
+from vidsynth import __version__, jobs, registry
 from vidsynth.cli import COMMANDS, main, progress
 from vidsynth.errors import Interrupted, TrainingFailed, UnsupportedVideo
 from vidsynth.report import Reporter
@@ -106,6 +108,17 @@ def test_defaults_are_those_of_python(name: str, calls: list[tuple[Any, ...]]) -
 ORIGINALS = {name: getattr(jobs, name) for name in ("transfer", "train", "render", "extract")}
 
 
+def test_the_package_of_commands_can_be_run() -> None:
+    """`accelerate launch -m vidsynth.cli` needs it."""
+    done = subprocess.run(
+        [sys.executable, "-m", "vidsynth.cli", "--version"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == f"vidsynth, version {__version__}"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -125,15 +138,15 @@ def test_the_users_mistakes_are_sentences_with_exit_code_2(arguments: str, messa
 
 
 @pytest.mark.parametrize(
-    ("error", "code"),
+    ("error", "prefix", "code"),
     [
-        (UnsupportedVideo("a.mp4: is empty; give a video"), 2),
-        (TrainingFailed("losses stayed non-finite"), 1),
-        (Interrupted("stopped at step 3"), 130),
+        (UnsupportedVideo("a.mp4: is empty; give a video"), "error: ", 2),
+        (TrainingFailed("losses stayed non-finite"), "error: ", 1),
+        (Interrupted("stopped at step 3"), "", 130),
     ],
 )
 def test_errors_print_their_message_and_notes(
-    monkeypatch: pytest.MonkeyPatch, error: Exception, code: int
+    monkeypatch: pytest.MonkeyPatch, error: Exception, prefix: str, code: int
 ) -> None:
     def fail(*_: object, **__: object) -> None:
         raise error
@@ -143,7 +156,7 @@ def test_errors_print_their_message_and_notes(
     result = run("train", "a.mp4", "-o", "b")
     assert result.exit_code == code
     assert result.stderr.splitlines() == [
-        f"error: {error}",
+        f"{prefix}{error}",
         "  in stage 'read' at frame 3 (0.10 s)",
     ]
 
@@ -180,7 +193,7 @@ def test_plugins_are_listed_with_kind_and_package() -> None:
     assert [row[:2] for row in rows] == [
         [name, kind] for kind in registry.KINDS for name in registry.names(kind)
     ]
-    assert ["pix2pixhd", "generator", "vidsynth 0.1.0"] in rows
+    assert ["pix2pixhd", "generator", f"vidsynth {__version__}"] in rows
 
 
 def test_no_plugins_is_said() -> None:

@@ -7,7 +7,7 @@ from importlib import import_module
 import click
 
 from vidsynth import __version__
-from vidsynth.errors import UnknownName, VidsynthError
+from vidsynth.errors import Interrupted, UnknownName, VidsynthError
 
 # Command -> (where it is, what it does). The module is imported when the command is used.
 COMMANDS = {
@@ -51,7 +51,8 @@ class LazyGroup(click.Group):
         except VidsynthError as error:
             if ctx.meta.get(DEBUG):
                 raise
-            click.echo(f"error: {error}", err=True)
+            prefix = "" if isinstance(error, Interrupted) else "error: "
+            click.echo(f"{prefix}{error}", err=True)
             for note in getattr(error, "__notes__", ()):
                 click.echo(f"  {note}", err=True)
             ctx.exit(error.exit_code)
