@@ -58,13 +58,14 @@ def film(
     turn: int | tuple[int, ...] = 0,
     sound: str | None = None,
     clicks: tuple[float, ...] = (),
+    options: dict[str, str] | None = None,
     **context: object,
 ) -> Path:
     """Write (T, H, W, 3) pictures, or ready frames, at 25 fps or at `times`, with PyAV alone."""
     codec_options = {"libx264": {"crf": "4", "preset": "ultrafast"}}.get(codec, {})
     tick = 25 if times is None else MEGA
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=25, options=codec_options)
+        stream = container.add_stream(codec, rate=25, options=codec_options | (options or {}))
         first = pictures[0]
         stream.height, stream.width = (
             first.shape[:2] if isinstance(first, np.ndarray) else (first.height, first.width)
@@ -174,6 +175,7 @@ def test_pts_survive_variable_frame_rate(tmp_path: Path) -> None:
     times = [0.0, *np.cumsum(rng.uniform(0.003, 0.4, 29)).round(6)]
     source = film(tmp_path / "vfr.mp4", moving_square(30), times=times, max_b_frames=2)
     clip = read(source)
+    assert video.probe(source).variable_rate
     assert float((clip.pts - torch.tensor(times, dtype=torch.float64)).abs().max()) < 1e-9
     write(tmp_path / "out.mp4", clip, fps=video.probe(source).spec.fps)
     again = read(tmp_path / "out.mp4")
@@ -304,6 +306,11 @@ def test_pixels_become_square(tmp_path: Path) -> None:
     assert (info.spec.height, info.spec.width) == (48, 85)
     assert "pixels are 4/3 as wide as high" in info.notes[0]
     assert read(path).frames.shape == (2, 3, 48, 85)
+
+
+def test_interlacing_is_said(tmp_path: Path) -> None:
+    path = film(tmp_path / "a.mp4", moving_square(2), options={"x264-params": "tff=1"})
+    assert "a.mp4: is interlaced" in video.probe(path).notes[0]
 
 
 def test_shrinking_averages_areas(tmp_path: Path) -> None:
@@ -536,6 +543,20 @@ def test_sound_that_players_do_not_take_is_encoded_and_said(tmp_path: Path) -> N
         assert container.streams.audio[0].codec_context.name == "aac"
 
 
+def test_damaged_sound_does_not_spoil_the_video(tmp_path: Path) -> None:
+    path = film(tmp_path / "a.mkv", moving_square(50), sound="flac", clicks=(1.5,))
+    with av.open(str(path)) as container:
+        packets = [(p.pos, p.size) for p in container.demux(audio=0) if p.size]
+    data = bytearray(path.read_bytes())
+    for position, size in packets[4:6]:
+        data[position + 4 : position + size + 4] = b"\xff" * size
+    path.write_bytes(data)
+    written = write(tmp_path / "out.mp4", read(path), audio=path)
+    assert written.num_frames == 50
+    assert any("damaged packets of the sound were left out" in note for note in written.notes)
+    assert loud_seconds(tmp_path / "out.mp4") == pytest.approx([1.5], abs=0.003)
+
+
 def test_a_silent_source_gives_a_silent_video_and_says_so(tmp_path: Path) -> None:
     path = film(tmp_path / "a.mp4", moving_square(5))
     written = write(tmp_path / "out.mp4", read(path), audio=path)
@@ -657,8 +678,11 @@ def test_an_unknown_codec_and_no_frames_are_refused(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_hevc_is_written_under_the_name_that_players_know(tmp_path: Path) -> None:
+def test_hevc_is_written_under_the_name_that_players_know(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     write(tmp_path / "out.mp4", clip_of(moving_square(3)), codec="hevc")
+    assert capfd.readouterr().err == ""
     with av.open(str(tmp_path / "out.mp4")) as container:
         assert container.streams.video[0].codec_context.codec_tag == "hvc1"
     assert len(read(tmp_path / "out.mp4")) == 3

@@ -219,7 +219,10 @@ class _Quality:
     def options(self, encoder: str) -> dict[str, str]:
         if encoder.endswith("_nvenc"):
             return {"preset": "p4", "rc": "vbr", "cq": str(self.crf), "b": "0"}
-        return {"preset": self.preset, "crf": str(self.crf)}
+        options = {"preset": self.preset, "crf": str(self.crf)}
+        if encoder == "libx265":
+            options["x265-params"] = "log-level=error"  # it writes to the terminal by itself
+        return options
 
 
 class _Film:
