@@ -159,7 +159,7 @@ def _place_arm(still: Rest, dance: Dance, rotation: Array, place: Array, side: i
     upper, fore = dance.upper_arms[:, side] * mirror, dance.forearms[:, side] * mirror
     chest = rotation[:, CHEST]
     # From hanging to straight out is a turn about z; from there the shortest way to the direction.
-    sideways = turns(np.float32(0), np.float32(0), floats(out * np.pi / 2))
+    sideways = turns(*floats((0, 0, out * np.pi / 2)))
     swing = shortest_arc(np.broadcast_to(floats([out, 0, 0]), upper.shape), upper)
     rotation[:, limb(UPPER, side)] = chest @ swing @ sideways
     rotation[:, limb(FORE, side)] = chest @ shortest_arc(upper, fore) @ swing @ sideways
@@ -325,18 +325,18 @@ def _hand(still: Rest, skin: Array, side: int) -> list[Part]:
     """A palm, four fingers and a thumb, hanging from the wrist, palm towards the thigh."""
     out, n = 1 - 2 * side, still.hand
     wrist, bone = still.joints[limb(HAND, side)], limb(HAND, side)
-    palm = ball(wrist + (0, -0.26 * n, 0), (0.12 * n, 0.32 * n, 0.22 * n), skin, bone=bone)
-    parts = [palm]
+    palm = wrist + floats((0, -0.26 * n, 0))
+    parts = [ball(palm, (0.12 * n, 0.32 * n, 0.22 * n), skin, bone=bone)]
     for k, (length, tilt) in enumerate(((0.40, -0.10), (0.46, -0.03), (0.44, 0.05), (0.34, 0.13))):
         # From the index finger, which is forwards, to the little one.
-        start = wrist + (0, -0.50 * n, (0.15 - 0.10 * k) * n)
+        start = wrist + floats((0, -0.50 * n, (0.15 - 0.10 * k) * n))
         t = np.linspace(0, 1, 4)[:, None]
         path = start + t * length * n * floats([-0.12 * out, -1, -tilt])
         path[:, 0] -= out * 0.10 * n * t[:, 0] ** 2
         radius = n * floats([0.065, 0.060, 0.055, 0.035])[:, None].repeat(2, 1)
         parts.append(tube(path, radius, skin, sides=5, bone=bone))
     t = np.linspace(0, 1, 4)[:, None]
-    thumb = wrist + (0, -0.14 * n, 0.12 * n) + t * n * floats([-0.10 * out, -0.34, 0.26])
+    thumb = wrist + floats((0, -0.14 * n, 0.12 * n)) + t * n * floats([-0.10 * out, -0.34, 0.26])
     radius = n * floats([0.085, 0.075, 0.065, 0.04])[:, None].repeat(2, 1)
     return [*parts, tube(thumb, radius, skin, sides=5, bone=bone)]
 
@@ -361,13 +361,13 @@ def _skirt(body: Body, still: Rest, texture: Array, side: int) -> Part:
     t = np.linspace(0, 1, 7)[:, None]
     angle = np.linspace(0, np.pi, 13) if side == 0 else np.linspace(np.pi, 2 * np.pi, 13)
     wide = (0.094 + 0.050 * t) * h * body.hips * body.girth**0.7
-    deep = (0.066 + 0.045 * t) * h * body.girth**0.7
+    deep = (0.068 + 0.056 * t) * h * body.girth**0.7
     pleats = 1 + 0.03 * t * np.cos(10 * angle)
     y = still.joints[PELVIS, 1] + 0.03 * h - t * 0.225 * h
     points = [wide * np.sin(angle) * pleats, y + 0 * angle, deep * np.cos(angle) * pleats]
     part = sheet(np.stack(points, -1)[:, ::-1], texture, bone=PELVIS, closed=False)
     sideways = np.abs(part.vertices[:, 0]) / np.repeat(wide[:, 0], 13)
-    share = 0.8 * smoothstep(0.0, 0.7, np.repeat(t[:, 0], 13)) * smoothstep(-0.2, 0.8, sideways)
+    share = 0.8 * smoothstep(0.0, 0.7, np.repeat(t[:, 0], 13)) * smoothstep(0.0, 0.5, sideways)
     return bend(part, limb(THIGH, side), share)
 
 
@@ -382,7 +382,7 @@ def head_origin(body: Body, still: Rest) -> Array:
 
 
 def _head(body: Body, still: Rest, look: face.Look, texture_px: int) -> list[Part]:
-    bones = np.int32([SKULL, SKULL, SKULL, CHEST])
+    bones = np.array([SKULL, SKULL, SKULL, CHEST], np.int32)
     scale, origin = head_scale(body), head_origin(body, still)
     size = int(np.clip(texture_px * 0.35, 24, 256))
     return [

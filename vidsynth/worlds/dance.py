@@ -5,7 +5,8 @@ Directions are in the axes of the part that carries them; places are in leg leng
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,8 +67,12 @@ class Dance:
         return len(self.squat)
 
     def __getitem__(self, key: slice) -> Dance:
-        parts = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Dance(**{n: v[key] if isinstance(v, np.ndarray) else v for n, v in parts.items()})
+        arrays: dict[str, Any] = {
+            f.name: value[key]
+            for f in fields(self)
+            if isinstance(value := getattr(self, f.name), np.ndarray)
+        }
+        return replace(self, **arrays)
 
 
 def make_dance(seed: int, num_frames: int, fps: float = 25.0) -> Dance:

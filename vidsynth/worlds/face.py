@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from vidsynth.facemesh import load_face_mesh
 from vidsynth.worlds.figure import Array, smoothstep, unit
-from vidsynth.worlds.texture import Colour
+from vidsynth.worlds.texture import Colour, floats
 
 # Rings of the mesh, as numbered by MediaPipe; "right" is the subject's right, left in the picture.
 OVAL = [10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377]
@@ -111,7 +111,8 @@ def shape(look: Look) -> Array:
         points[fold, 1] += 0.1
     upper, lower = INNER_LIPS[1:10], INNER_LIPS[:10:-1]
     middle = (points[upper] + points[lower]) / 2
-    points[upper], points[lower] = middle + (0, 0.02, 0), middle - (0, 0.02, 0)
+    # Lips that just touch.
+    points[upper], points[lower] = middle + floats((0, 0.02, 0)), middle - floats((0, 0.02, 0))
     lips = np.exp(-(x**2) / 6 - (y + 4.3) ** 2 / 1.5)
     points[:, 1] += (look.lip_fullness - 1) * lips * (points[:, 1] - middle[4, 1])
     return points
@@ -162,7 +163,7 @@ def vertex_normals(points: Array, triangles: NDArray[np.int32]) -> Array:
     each = np.repeat(flat, 3, axis=0)
     around = triangles.ravel()
     sums = [np.bincount(around, each[:, k], len(points)) for k in range(3)]
-    return unit(np.stack(sums, axis=1))
+    return unit(floats(np.stack(sums, axis=1)))
 
 
 def eye_pivot(ring: Array) -> Array:

@@ -138,7 +138,7 @@ def ball(
     """An ellipsoid."""
     polar = np.linspace(0, np.pi, rings)
     path = np.array([0, 1, 0]) * np.cos(polar)[:, None] * radii[1] + np.asarray(centre)
-    across = np.sin(polar)[:, None] * np.array([radii[0], radii[2]])
+    across = floats(np.outer(np.sin(polar), (radii[0], radii[2])))
     return tube(path, across, texture, sides=10, bone=bone)
 
 
@@ -286,4 +286,4 @@ def _occlusion(depth: Array, seen: Array) -> Array:
     around = cv2.blur(known, (size, size)) / np.maximum(cv2.blur(seen, (size, size)), 1e-3)
     behind = np.where(seen > 0, known - around, 0) / (size * step)
     shade = floats(1 - 0.35 * np.clip(behind * 1.5, 0, 1))
-    return cv2.resize(shade, None, fx=step, fy=step, interpolation=cv2.INTER_LINEAR)
+    return floats(cv2.resize(shade, None, fx=step, fy=step, interpolation=cv2.INTER_LINEAR))

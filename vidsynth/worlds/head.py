@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -29,7 +30,7 @@ from vidsynth.worlds.skull import (
 from vidsynth.worlds.sound import Samples, voice
 from vidsynth.worlds.texture import PATTERNS, Colour, Pattern, cloth, floats, hsv, noise
 
-# T frames, V vertices, H, W pixels; centimetres of the canonical face
+# T frames, N bones, V vertices, H, W pixels; centimetres of the canonical face
 
 CHUNK_FRAMES = 16
 NECK_PIVOT = (0.0, -7.0, -4.5)
@@ -71,8 +72,12 @@ class Talk:
         return len(self.turn)
 
     def __getitem__(self, key: slice) -> Talk:
-        parts = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Talk(**{n: v[key] if isinstance(v, np.ndarray) else v for n, v in parts.items()})
+        arrays: dict[str, Any] = {
+            f.name: value[key]
+            for f in fields(self)
+            if isinstance(value := getattr(self, f.name), np.ndarray)
+        }
+        return replace(self, **arrays)
 
 
 def make_identity(seed: int) -> Sitter:
@@ -138,32 +143,25 @@ def _glances(rng: np.random.Generator, seconds: Array) -> Array:
 # Pictures -----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Rig:
-    """A sitter's surfaces and how expressions move them."""
-
-    figure: Figure
-    basis: Array
-    """(5, V, 3)."""
-    pivots: Array
-    """(4, 3) of each bone."""
-
-
-def _rig(identity: Sitter, texture_px: int) -> _Rig:
-    look = identity.look
-    parts = head_parts(look, texture_px)
+def _figure(identity: Sitter, texture_px: int) -> tuple[Figure, Array]:
+    """The sitter at rest, and (5, V, 3) how each expression moves the vertices."""
+    parts = head_parts(identity.look, texture_px)
     figure = Figure.joined([*parts, _shoulders(identity, texture_px)])
-    neutral = face.shape(look)
     basis = np.zeros((len(face.EXPRESSIONS), len(figure.vertices), 3), np.float32)
-    basis[:, :NUM_FACE] = face.expression_basis(neutral)
+    basis[:, :NUM_FACE] = face.expression_basis(figure.vertices[:NUM_FACE])
     first = sum(len(p.vertices) for p in parts[:LOWER_TEETH])
     teeth = slice(first, first + len(parts[LOWER_TEETH].vertices))
     basis[face.EXPRESSIONS.index("jaw_open"), teeth] = (0, -1.9, -0.6)
+    return figure, basis
+
+
+def _pivots(neutral: Array) -> Array:
+    """(4, 3) the point that each bone turns about."""
     pivots = np.zeros((4, 3), np.float32)
     pivots[HEAD] = NECK_PIVOT
     pivots[RIGHT_EYEBALL] = face.eye_pivot(neutral[face.RIGHT_EYE])
     pivots[LEFT_EYEBALL] = face.eye_pivot(neutral[face.LEFT_EYE])
-    return _Rig(figure, basis, pivots)
+    return pivots
 
 
 def _shoulders(identity: Sitter, texture_px: int) -> Part:
@@ -177,7 +175,7 @@ def _shoulders(identity: Sitter, texture_px: int) -> Part:
     return tube(path, np.stack([wide, deep], -1), shirt, sides=28, bone=TRUNK)
 
 
-def _bones(rig: _Rig, motion: Talk) -> tuple[Array, Array]:
+def _bones(pivots_N3: Array, motion: Talk) -> tuple[Array, Array]:
     """Rotations (T, 4, 3, 3) and shifts (T, 4, 3) of the head, the eyeballs and the trunk."""
     count = len(motion)
     rotation = np.tile(np.eye(3, dtype=np.float32), (count, 4, 1, 1))
@@ -185,13 +183,13 @@ def _bones(rig: _Rig, motion: Talk) -> tuple[Array, Array]:
     moved = np.concatenate([motion.shift, 0 * motion.shift[:, :1]], axis=1)
     head = turns(*motion.turn.T)
     rotation[:, HEAD] = head
-    shift[:, HEAD] = rig.pivots[HEAD] - head @ rig.pivots[HEAD] + moved
+    shift[:, HEAD] = pivots_N3[HEAD] - head @ pivots_N3[HEAD] + moved
     shift[:, TRUNK] = 0.8 * moved
     look = head @ turns(motion.gaze[:, 0], motion.gaze[:, 1], 0 * motion.gaze[:, 0])
     for eye in (RIGHT_EYEBALL, LEFT_EYEBALL):
         rotation[:, eye] = look
-        centre = head @ rig.pivots[eye] + shift[:, HEAD]
-        shift[:, eye] = centre - look @ rig.pivots[eye]
+        centre = head @ pivots_N3[eye] + shift[:, HEAD]
+        shift[:, eye] = centre - look @ pivots_N3[eye]
     return rotation, shift
 
 
@@ -211,16 +209,16 @@ def render(identity: Sitter, motion: Talk, *, height: int, width: int) -> Iterat
     """Film the identity doing the motion, a few frames at a time."""
     plate = _backdrop(identity, height, width)
     face_px = 17 * _pixels_per_cm(identity, height, width)
-    rig = _rig(identity, int(np.clip(2 * face_px, 32, 512)))
-    rotation, shift = _bones(rig, motion)
+    figure, basis = _figure(identity, int(np.clip(2 * face_px, 32, 512)))
+    rotation, shift = _bones(_pivots(figure.vertices[:NUM_FACE]), motion)
     triangles = load_face_mesh().triangles
     for start in range(0, len(motion), CHUNK_FRAMES):
         frames = []
         for t in range(start, min(start + CHUNK_FRAMES, len(motion))):
-            vertices = rig.figure.vertices + np.tensordot(motion.expression[t], rig.basis, 1)
-            normals = rig.figure.normals.copy()
+            vertices = figure.vertices + np.tensordot(motion.expression[t], basis, 1)
+            normals = figure.normals.copy()
             normals[:NUM_FACE] = face.vertex_normals(vertices[:NUM_FACE], triangles)
-            made = replace(rig.figure, vertices=floats(vertices), normals=normals)
+            made = replace(figure, vertices=floats(vertices), normals=normals)
             posed, normals = made.posed(rotation[t], shift[t])
             pixels = _to_pixels(identity, posed, height, width)
             colour, coverage = draw(made, pixels, normals, identity.light, height, width)
@@ -253,13 +251,13 @@ def truth(identity: Sitter, motion: Talk, *, height: int, width: int) -> FaceSeq
 
     `parameters` holds "expression" (T, 5), coefficients of `face.EXPRESSIONS`, and "gaze" (T, 2).
     """
-    rig = _rig(identity, 32)
-    rotation, shift = _bones(rig, motion)
-    neutral = rig.figure.vertices[:NUM_FACE]
-    faces = neutral + np.tensordot(motion.expression, rig.basis[:, :NUM_FACE], 1)
+    neutral = face.shape(identity.look)
+    pivots_N3 = _pivots(neutral)
+    rotation, shift = _bones(pivots_N3, motion)
+    faces = neutral + np.tensordot(motion.expression, face.expression_basis(neutral), 1)
     points = faces @ rotation[:, HEAD].transpose(0, 2, 1) + shift[:, None, HEAD]
     irises = [
-        _iris(rig.pivots[eye]) @ rotation[:, eye].transpose(0, 2, 1) + shift[:, None, eye]
+        _iris(pivots_N3[eye]) @ rotation[:, eye].transpose(0, 2, 1) + shift[:, None, eye]
         for eye in (RIGHT_EYEBALL, LEFT_EYEBALL)
     ]
     pixels = _to_pixels(identity, np.concatenate([points, *irises], axis=1), height, width)

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
+Angles = NDArray[np.float32] | np.float32
 
 
 def spline(keys: NDArray[np.floating], at: NDArray[np.floating]) -> Array:
@@ -45,7 +46,7 @@ def wandering(
     return np.clip(0.6 * waves.sum(axis=1), -1, 1).astype(np.float32)
 
 
-def turns(yaw: Array, pitch: Array, roll: Array) -> Array:
+def turns(yaw: Angles, pitch: Angles, roll: Angles) -> Array:
     """(..., 3, 3) rotations by angles in radians, in axes x right, y up, z towards the viewer.
 
     Positive yaw turns the front to the right of the picture, positive pitch nods it down, positive

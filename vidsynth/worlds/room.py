@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from vidsynth.worlds.figure import Array, smoothstep
-from vidsynth.worlds.texture import Colour, floats, noise
+from vidsynth.worlds.texture import Colour, floats
 
 Wallpaper = Literal["plaster", "stripes", "bricks", "panels"]
 Flooring = Literal["planks", "tiles", "carpet"]
@@ -129,7 +129,8 @@ def _floor(room: Room, x: Array, z: Array) -> Array:
 
 
 def _scattered(rng: np.random.Generator, x: Array, y: Array, metres: float) -> Array:
-    """Noise that repeats every `metres` of a plane."""
-    tile = noise(rng, 256, 24)
-    u, v = (floats((a / metres) % 1 * 255) for a in (x, y))
-    return cv2.remap(tile, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+    """Noise of about unit variance on a plane, which repeats every `metres`."""
+    cells = 24
+    tile = floats(rng.normal(size=(cells, cells)))
+    u, v = (floats((a / metres) % 1 * cells) for a in (x, y))
+    return 1.5 * floats(cv2.remap(tile, u, v, cv2.INTER_CUBIC, borderMode=cv2.BORDER_WRAP))

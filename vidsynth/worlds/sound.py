@@ -71,7 +71,7 @@ def _add(track: Samples, at: float, sound: Samples) -> None:
 def _fading(seconds: float, decay: float) -> tuple[Samples, Samples]:
     time = np.arange(round(seconds * RATE), dtype=np.float32) / RATE
     attack = np.minimum(time / 0.005, 1)
-    return time, attack * np.exp(-time / decay)
+    return time, floats(attack * np.exp(-time / decay))
 
 
 def _kick() -> Samples:
