@@ -84,8 +84,7 @@ def resize(frames: Tensor, height: int, width: int) -> Tensor:
 def draw_labels(maps: LabelMaps, height: int, width: int) -> Tensor:
     """One channel per class, 255 where a pixel is of it; then the instance edges if ids are known.
 
-    An edge pixel's id differs from that of any of its four neighbours (Wang et al. 2018,
-    "High-Resolution Image Synthesis and Semantic Manipulation with Conditional GANs").
+    An edge pixel's id differs from that of any of its four neighbours, as in pix2pixHD.
 
     Returns:
         (T, num_classes or num_classes + 1, height, width) uint8, 0 or 255.

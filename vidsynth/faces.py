@@ -68,7 +68,7 @@ def draw(face: FaceSequence, height: int, width: int) -> Tensor:
     Channels 0-2: oval, lips (with the open mouth between them), brows, nose, lids, and irises as
     discs cut off by the lids, so that gaze and blinks show; anti-aliased. Channels 3-4: the
     canonical mesh's texture coordinates with hidden surfaces removed (255 is 1), the
-    correspondence image of Kim et al. 2018, "Deep Video Portraits"; channel 5 is 255 on the mesh.
+    correspondence image of "Deep Video Portraits"; channel 5 is 255 on the mesh.
     Frames without the face stay black.
 
     Returns:

@@ -112,9 +112,7 @@ class HeadPose(NamedTuple):
 def fit_head_pose(landmarks: NDArray[np.floating]) -> HeadPose:
     """The similarity that takes the canonical face nearest to each frame's rigid points.
 
-    Weighted least squares in closed form, as Umeyama 1991, "Least-squares estimation of
-    transformation parameters between two point patterns". Frames of all zeros get an upright face
-    of scale 0.
+    Weighted least squares in closed form. Frames of all zeros get an upright face of scale 0.
 
     Args:
         landmarks: (T, 478 or 468, 3) x, y in pixels, z in the same scale, smaller is nearer.

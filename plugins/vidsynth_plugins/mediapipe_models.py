@@ -195,20 +195,25 @@ def _quiet() -> Iterator[None]:
 
 def _points(landmarks: Any, picture: Picture) -> NDArray[np.float32]:
     """(N, 4) as in `Sighting.points`, from a list of normalised landmarks."""
-    height, width = picture.shape[:2]
-    rows = [(p.x, p.y, p.z, p.visibility) for p in landmarks]
-    return np.array(rows, np.float32) * np.array([width, height, width, 1], np.float32)
+    visibility = np.array([p.visibility for p in landmarks], np.float32)
+    return np.column_stack([_coordinates(landmarks) * _scale(picture), visibility])
 
 
 def _face_points(landmarks: Any, picture: Picture) -> NDArray[np.float32]:
     """The same for landmarks that carry no visibility (faces, hands): 1."""
+    scaled = _coordinates(landmarks) * _scale(picture)
+    return np.column_stack([scaled, np.ones(len(scaled), np.float32)])
+
+
+def _scale(picture: Picture) -> NDArray[np.float32]:
     height, width = picture.shape[:2]
-    rows = [(p.x, p.y, p.z, 1.0) for p in landmarks]
-    return np.array(rows, np.float32) * np.array([width, height, width, 1], np.float32)
+    return np.array([width, height, width], np.float32)
 
 
-def _metres(landmarks: Any) -> NDArray[np.float32]:
-    return np.array([(p.x, p.y, p.z) for p in landmarks], np.float32)
+def _coordinates(landmarks: Any) -> NDArray[np.float32]:
+    """(N, 3) x, y, z of any list of landmarks."""
+    flat = (value for p in landmarks for value in (p.x, p.y, p.z))
+    return np.fromiter(flat, np.float32, 3 * len(landmarks)).reshape(-1, 3)
 
 
 class _Solutions(Tracker):
@@ -259,7 +264,7 @@ class _SolutionsPose(_Solutions):
             return []
         sighting = Sighting(
             points=_points(found.pose_landmarks.landmark, picture),
-            world=_metres(found.pose_world_landmarks.landmark),
+            world=_coordinates(found.pose_world_landmarks.landmark),
         )
         # Only a holistic result has hands.
         detailed = hasattr(found, "left_hand_landmarks")
@@ -344,7 +349,7 @@ class _TasksPose(_Tasks):
 
     def _sightings(self, found: Any, picture: Picture) -> list[Sighting]:
         pairs = zip(found.pose_landmarks, found.pose_world_landmarks, strict=True)
-        return [Sighting(points=_points(p, picture), world=_metres(w)) for p, w in pairs]
+        return [Sighting(points=_points(p, picture), world=_coordinates(w)) for p, w in pairs]
 
 
 class _TasksFace(_Tasks):

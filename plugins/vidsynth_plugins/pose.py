@@ -77,12 +77,15 @@ class PoseExtractor(Extractor):
         return wanted | ({"face": 478} if self.options.face else {})
 
     def _measure(self, sighting: Sighting) -> Mapping[str, Points]:
-        clouds = {"keypoints": sighting.points, "hands": sighting.hands, "face": sighting.face}
-        parts = {n: clouds[n] for n in self._parts() if n != "world"}
-        # A search of the whole picture finds bodies only.
-        kept = {n: _without_depth(c, sighting.points, self._parts()[n]) for n, c in parts.items()}
         assert sighting.world is not None
-        return {**kept, "world": sighting.world}
+        clouds = {"keypoints": sighting.points, "hands": sighting.hands, "face": sighting.face}
+        parts = {"world": sighting.world}
+        for name in self._parts().keys() - parts:
+            cloud = clouds[name]
+            if cloud is None:  # a search of the whole picture finds bodies only
+                cloud = _hidden(sighting.points[0], self._parts()[name])
+            parts[name] = cloud[:, [0, 1, 3]]
+        return parts
 
     def _sequence(self, frames: list[Frame], size: tuple[int, int]) -> PoseSequence:
         tensors = {}
@@ -97,8 +100,6 @@ class PoseExtractor(Extractor):
         return PoseSequence(**tensors, seen=seen, frame_size=size)
 
 
-def _without_depth(cloud: Points | None, body: Points, count: int) -> Points:
-    """x, y, visibility of a (N, 4) cloud; without one, invisible points on the nose."""
-    if cloud is None:
-        cloud = np.tile(body[:1] * np.array([1, 1, 1, 0], np.float32), (count, 1))
-    return cloud[:, [0, 1, 3]]
+def _hidden(nose: Points, count: int) -> Points:
+    """(count, 4) invisible points on the nose."""
+    return np.tile(nose * np.array([1, 1, 1, 0], np.float32), (count, 1))

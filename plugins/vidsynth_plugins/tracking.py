@@ -232,16 +232,21 @@ class Follower:
         found = self._track(picture, seconds)
         appeared = found is not None and not self._in_sight
         self._in_sight = found is not None
-        if found is None or self._last is None or self._distance(found, seconds) > 1:
-            due = appeared or seconds >= self._next_look
+        if found is None or self._last is None or self._distance(found.box, seconds) > 1:
+            due = appeared or self._is_due(found, seconds)
             found = self._look(picture, seconds, found) if due else None
         if found is not None:
             self._last = seconds, found.box
             self._keep_in_window(picture)
-            # Without a window the tracker searches the whole picture by itself.
-            self._next_look = seconds + (0 if self._window else FIRST_WAIT)
-            self._wait = FIRST_WAIT
+            self._next_look, self._wait = -np.inf, FIRST_WAIT
         return found
+
+    def _is_due(self, found: Sighting | None, seconds: float) -> bool:
+        """Whether to search now. A tracker that is shown the whole picture gets time to find a
+        lost subject by itself."""
+        if found is None and self._window is None and self._last is not None:
+            return seconds >= max(self._next_look, self._last[0] + FIRST_WAIT)
+        return seconds >= self._next_look
 
     def _track(self, picture: Picture, seconds: float) -> Sighting | None:
         x0, y0, x1, y1 = self._window or _whole(picture)
@@ -249,13 +254,13 @@ class Follower:
         found = self._tracker.track(shown, seconds)
         return found.moved(x0, y0) if found and self._window else found
 
-    def _distance(self, found: Sighting, seconds: float) -> float:
-        """How unlike the last one a sighting is; up to 1 it can be the same subject. Half a size
+    def _distance(self, seen: Points, seconds: float) -> float:
+        """How unlike the last box this one is; up to 1 it can be of the same subject. Half a size
         to the side, or half as large again, is too much at once; time allows for more."""
         assert self._last is not None
         then, box = self._last
-        shift = np.linalg.norm(_centre(found.box) - _centre(box)) / max(_size(box), 1)
-        growth = abs(np.log(max(_size(found.box), 1) / max(_size(box), 1)))
+        shift = np.linalg.norm(_centre(seen) - _centre(box)) / max(_size(box), 1)
+        growth = abs(np.log(max(_size(seen), 1) / max(_size(box), 1)))
         return float((shift + growth) / (0.5 + 2 * (seconds - then)))
 
     def _look(self, picture: Picture, seconds: float, tracked: Sighting | None) -> Sighting | None:
@@ -283,8 +288,8 @@ class Follower:
             return everybody[self._person] if self._person < len(everybody) else None
         if self._alone and everybody:
             return everybody[0]
-        likely = [s for s in everybody if self._distance(s, seconds) <= 1]
-        return min(likely, key=lambda s: self._distance(s, seconds), default=None)
+        likely = [s for s in everybody if self._distance(s.box, seconds) <= 1]
+        return min(likely, key=lambda s: self._distance(s.box, seconds), default=None)
 
     def _keep_in_window(self, picture: Picture) -> None:
         """Move the window when the subject comes near its edge or has become small in it."""

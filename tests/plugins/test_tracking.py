@@ -115,6 +115,12 @@ def test_a_tracker_that_slips_to_another_is_brought_back() -> None:
     assert [s.points[:, 0].mean() for s in after if s] == [40.0] * 5
 
 
+def test_a_cut_costs_no_frame() -> None:
+    scene = [picture((100, 0, 20, 60))] * 5 + [picture((100, 95, 90, 60))] * 5
+    found = centres(Follower(SquareTracker(), person=0, margin=0.3), scene)
+    assert found == [30.0] * 5 + [125.0] * 5
+
+
 @pytest.mark.parametrize("side", [20, 50])
 def test_one_who_was_always_alone_may_come_back_anywhere(side: int) -> None:
     scene = [picture((100, 0, 20, side))] * 3 + [picture()] * 4
