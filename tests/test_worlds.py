@@ -13,8 +13,16 @@ import numpy as np
 import pytest
 import torch
 
-from vidsynth.worlds import WORLDS, World, face, head, puppet, sound, write_video_with_sound
-from vidsynth.worlds import body as bodies
+from vidsynth.worlds import (
+    WORLDS,
+    World,
+    face,
+    head,
+    puppet,
+    skeleton,
+    sound,
+    write_video_with_sound,
+)
 from vidsynth.worlds.figure import Figure, Light, ball, draw, sheet, tube
 from vidsynth.worlds.motion import eased, shortest_arc, spline, turns, wandering
 from vidsynth.worlds.texture import plain
@@ -173,7 +181,7 @@ def test_straight_arms_reach_out_by_their_own_length():
     out = np.float32([[[1, 0, 0], [1, 0, 0]]] * 2)
     someone = puppet.make_identity(3)
     at = joints(3, replace(still_dance(), upper_arms=out, forearms=out))
-    still = bodies.rest(someone.body)
+    still = skeleton.rest(someone.body)
     reach = at[0, WRIST] - at[0, SHOULDER]
     arm = still.upper + still.fore
     np.testing.assert_allclose(reach, [[arm, 0, 0], [-arm, 0, 0]], atol=1e-5)
@@ -181,7 +189,7 @@ def test_straight_arms_reach_out_by_their_own_length():
 
 def test_standing_still_is_the_rest_pose_but_for_barely_bent_knees():
     someone = puppet.make_identity(3)
-    at, still = joints(3, still_dance()), bodies.rest(someone.body)
+    at, still = joints(3, still_dance()), skeleton.rest(someone.body)
     drop = at[0, HIP, 1] - at[0, ANKLE, 1]
     np.testing.assert_allclose(drop, 0.985 * (still.thigh + still.shin), rtol=1e-4)
     assert (at[0, KNEE, 2] > at[0, HIP, 2]).all()  # knees bend forwards
@@ -190,9 +198,9 @@ def test_standing_still_is_the_rest_pose_but_for_barely_bent_knees():
 def test_feet_rest_where_the_dance_puts_them():
     dance = puppet.make_motion(4, 120)
     someone = puppet.make_identity(3)
-    still = bodies.rest(someone.body)
-    _, place = bodies.pose(someone.body, dance)
-    ankles = place[:, [bodies.limb(bodies.FOOT, s) for s in bodies.SIDES]]
+    still = skeleton.rest(someone.body)
+    _, place = skeleton.pose(someone.body, dance)
+    ankles = place[:, [skeleton.limb(skeleton.FOOT, s) for s in skeleton.SIDES]]
     leg = still.thigh + still.shin
     np.testing.assert_allclose(ankles[..., 1], still.ankle + leg * dance.feet[..., 1], atol=2e-3)
     np.testing.assert_allclose(ankles[..., 2], leg * dance.feet[..., 2], atol=2e-3)

@@ -12,12 +12,12 @@ import torch
 from vidsynth.clip import Clip
 from vidsynth.conditioning import PoseSequence
 from vidsynth.stream import Chunk
-from vidsynth.worlds import body as bodies
-from vidsynth.worlds.body import FOOT, PELVIS, SIDES, THIGH, Body, Clothes, limb
+from vidsynth.worlds.body import Clothes, build, landmarks
 from vidsynth.worlds.dance import Dance, make_dance
 from vidsynth.worlds.face import Look, random_look
 from vidsynth.worlds.figure import Array, Light, draw
 from vidsynth.worlds.room import FLOORINGS, WALLPAPERS, Camera, Room, paint
+from vidsynth.worlds.skeleton import FOOT, PELVIS, SIDES, THIGH, Body, limb, pose, rest
 from vidsynth.worlds.sound import Samples, dance_track
 from vidsynth.worlds.texture import PATTERNS, floats, hsv
 
@@ -90,9 +90,9 @@ def render(identity: Puppet, motion: Dance, *, height: int, width: int) -> Itera
     """Film the identity doing the motion, a few frames at a time."""
     plate = paint(identity.room, identity.camera, height, width)
     scale = min(height, width) / identity.camera.field  # pixels per metre
-    figure = bodies.build(identity.body, identity.look, identity.clothes, round(scale * 0.6))
-    rotation, place = bodies.pose(identity.body, motion)
-    shift = place - np.einsum("tnij,nj->tni", rotation, bodies.rest(identity.body).joints)
+    figure = build(identity.body, identity.look, identity.clothes, round(scale * 0.6))
+    rotation, place = pose(identity.body, motion)
+    shift = place - np.einsum("tnij,nj->tni", rotation, rest(identity.body).joints)
     for start in range(0, len(motion), CHUNK_FRAMES):
         frames = []
         for t in range(start, min(start + CHUNK_FRAMES, len(motion))):
@@ -128,8 +128,8 @@ def _shadow(identity: Puppet, place_N3: Array, height: int, width: int) -> Array
 
 def truth(identity: Puppet, motion: Dance, *, height: int, width: int) -> PoseSequence:
     """The true joints of every frame of `render`; every visibility is 1."""
-    rotation, place = bodies.pose(identity.body, motion)
-    points = bodies.landmarks(identity.body, identity.look, rotation, place)
+    rotation, place = pose(identity.body, motion)
+    points = landmarks(identity.body, identity.look, rotation, place)
     pixels = identity.camera.project(points, height, width)
     hips = place[:, [limb(THIGH, s) for s in SIDES]].mean(axis=1, keepdims=True)
     keypoints = np.concatenate([pixels[..., :2], np.ones_like(pixels[..., :1])], axis=-1)
