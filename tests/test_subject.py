@@ -64,7 +64,7 @@ def test_a_plate_of_another_size_is_refused(tmp_path):
 
 def test_a_subject_of_a_newer_format_names_the_remedy(tmp_path):
     save_card(tmp_path, card(format=99))
-    with pytest.raises(BadSubject, match="newer vidsynth.*upgrade"):
+    with pytest.raises(BadSubject, match=r"newer vidsynth.*upgrade"):
         load_subject(tmp_path)
 
 

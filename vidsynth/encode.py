@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import tempfile
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -23,8 +22,8 @@ from av.video.stream import VideoStream
 from torch import Tensor
 
 from vidsynth.clip import Clip
-from vidsynth.errors import BadOption, CannotWrite, Interrupted, OutputExists
-from vidsynth.files import cannot_write, writing
+from vidsynth.errors import BadOption, CannotWrite, Interrupted
+from vidsynth.files import check_free, writing
 from vidsynth.pixels import FrameWriter
 from vidsynth.sound import Sound, opened_sound
 from vidsynth.stream import Chunk
@@ -65,17 +64,7 @@ def check_output(path: Path | str, overwrite: bool) -> None:
             f"{path}: {path.suffix or 'no suffix'} is not a container that vidsynth writes; "
             f"name the output with one of {', '.join(SUFFIXES)}"
         )
-    if path.is_dir():
-        raise CannotWrite(f"{path}: is a folder; name a file")
-    if path.exists() and not overwrite:
-        raise OutputExists(f"{path} exists already; name another output or add --overwrite")
-    if not path.parent.is_dir():
-        raise CannotWrite(f"{path}: the folder {path.parent} does not exist; make it first")
-    try:
-        # Permissions alone do not tell of read-only disks, quotas or access lists.
-        tempfile.TemporaryFile(dir=path.parent).close()
-    except OSError as error:
-        raise cannot_write(path, error) from error
+    check_free(path, overwrite)
 
 
 def write_video(

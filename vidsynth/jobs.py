@@ -224,6 +224,7 @@ def render(
                 output,
                 chunks,
                 fps=stages.average_rate(tracked.pts),
+                start=start or 0.0,
                 audio={"source": source, "target": target and Path(target), "none": None}[audio],
                 audio_start=(start or 0.0) if audio == "source" else 0.0,
                 audio_end=end if audio == "source" else None,
