@@ -291,7 +291,7 @@ def _padded(network: GlobalGenerator | LocalEnhancer, images_BCHW: Tensor) -> Te
         return MASK_LOGITS * (2 * soft_B1HW - 1)
 
 
-MASK_LOGITS = 3.0
+MASK_LOGITS = 4.0
 """How sure the mask starts out, on either side."""
 
 
