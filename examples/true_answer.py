@@ -1,6 +1,6 @@
 """How close a transfer comes to the truth, in a world that knows it.
 
-    python examples/true_answer.py --world puppet --minutes 4
+    python examples/true_answer.py --world puppet --minutes 4 --frames 750
 
 The world films a source (identity A, motion 1) and a target (identity B, motion 2); vidsynth makes
 B do motion 1; and the world films what that really looks like. Beside the transfer stand the
@@ -57,11 +57,11 @@ def nearest(wanted: Conditioning, training: Conditioning) -> Tensor:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Measure a transfer against the truth.")
     parser.add_argument("--world", choices=sorted(WORLDS), default="puppet")
-    parser.add_argument("--minutes", type=float, default=4.0, help="of training")
+    parser.add_argument("--minutes", type=float, default=1.0, help="of training")
     parser.add_argument("--size", type=int, default=256, help="pixels")
-    parser.add_argument("--frames", type=int, default=750, help="of the target film")
+    parser.add_argument("--frames", type=int, default=300, help="of the target film")
     parser.add_argument(
         "--seeds",
         type=int,

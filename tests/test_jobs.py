@@ -23,7 +23,12 @@ from vidsynth.stream import Chunk
 from vidsynth.worlds import WORLDS, write_video_with_sound
 
 PUPPET = WORLDS["puppet"]
-SMALL = ["generator.filters=8", "generator.blocks=1", "generator.d_filters=8"]
+SMALL = [
+    "generator.filters=8",
+    "generator.blocks=1",
+    "generator.d_filters=8",
+    "generator.learning_rate=2e-3",
+]
 RATE = Fraction(25)
 
 

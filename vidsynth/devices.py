@@ -51,7 +51,7 @@ def has_fast_bf16(device: torch.device) -> bool:
     return False
 
 
-def autocast(device: torch.device, precision: Precision = "auto") -> AbstractContextManager[None]:
+def autocast(device: torch.device, precision: Precision = "auto") -> AbstractContextManager[object]:
     """The precision to compute in. "auto" is bfloat16 where it is a gain and float32 elsewhere.
 
     float16 is no choice: on a CPU it is two orders of magnitude slower than float32.
