@@ -320,3 +320,24 @@ def test_only_the_first_process_speaks(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_durations_are_short(seconds: float, words: str) -> None:
     assert progress.duration(seconds) == words
+
+
+def test_rates_are_plain_numbers() -> None:
+    assert [progress._rate(r) for r in (0.521, 41.23, 1723.4)] == ["0.521", "41.2", "1723"]
+
+
+QUIET = """
+import os, sys, warnings
+from vidsynth.cli.common import quiet_libraries
+with quiet_libraries():
+    os.write(2, b"W0000 from C\\n")
+    warnings.warn("for developers")
+    print("for the user", file=sys.stderr)
+os.write(2, b"after\\n")
+print("last", file=sys.stderr)
+"""
+
+
+def test_libraries_keep_off_the_terminal_and_only_while_a_job_runs() -> None:
+    done = subprocess.run([sys.executable, "-c", QUIET], capture_output=True, text=True, check=True)
+    assert done.stderr.splitlines() == ["for the user", "after", "last"]

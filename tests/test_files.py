@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from vidsynth.errors import CannotWrite
+from vidsynth.errors import CannotWrite, UnsupportedVideo
 from vidsynth.files import cache_folder, cache_key, cannot_write, writing
 
 
@@ -34,6 +34,32 @@ def test_a_file_that_is_in_the_way_of_a_folder_is_named(tmp_path):
 )
 def test_the_reason_is_said(tmp_path, number, said):
     assert said in str(cannot_write(tmp_path, OSError(number, os.strerror(number))))
+
+
+def test_a_full_disk_is_named_whatever_the_library_calls_it(tmp_path):
+    """torch raises a RuntimeError while the OSError is handled; safetensors words it."""
+
+    def as_torch():
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        finally:
+            raise RuntimeError("unexpected pos 2944 vs 2838")
+
+    def as_safetensors():
+        raise RuntimeError("I/O error: No space left on device (os error 28)")
+
+    for fail in (as_torch, as_safetensors):
+        with pytest.raises(CannotWrite, match="disk is full"), writing(tmp_path / "a"):
+            fail()
+    assert os.listdir(tmp_path) == []
+
+
+def test_errors_of_vidsynths_own_pass_unchanged(tmp_path):
+    with pytest.raises(UnsupportedVideo), writing(tmp_path / "a"):
+        try:
+            raise OSError(errno.ENOSPC, "elsewhere")
+        except OSError as error:
+            raise UnsupportedVideo("a.mp4 is damaged") from error
 
 
 def test_the_cache_can_be_moved(tmp_path, monkeypatch):

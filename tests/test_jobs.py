@@ -16,7 +16,14 @@ from vidsynth import jobs, video
 from vidsynth.cli import main
 from vidsynth.clip import Clip
 from vidsynth.conditioning import PoseSequence
-from vidsynth.errors import BadOption, BadSubject, NoSubjectFound, OutputExists
+from vidsynth.errors import (
+    BadOption,
+    BadSubject,
+    NoSubjectFound,
+    OutputExists,
+    UnknownName,
+    UnsupportedVideo,
+)
 from vidsynth.evaluate import score
 from vidsynth.report import Reporter
 from vidsynth.stream import Chunk
@@ -180,6 +187,80 @@ def test_nothing_is_overwritten_without_being_asked(clips, dancer, tmp_path):
     assert output.read_bytes() == b"precious"
     jobs.render(dancer, clips["source"], output, overwrite=True)
     assert len(read(output)) == 24
+
+
+def test_a_video_that_is_read_is_never_overwritten(clips, dancer, tmp_path):
+    source = tmp_path / "source.mp4"
+    shutil.copyfile(clips["source"], source)
+    (tmp_path / "link.mp4").symlink_to(source)
+    before = source.read_bytes()
+    for output in (source, tmp_path / "link.mp4"):
+        with pytest.raises(OutputExists, match="never overwritten"):
+            jobs.render(dancer, source, output, overwrite=True)
+        with pytest.raises(OutputExists, match="never overwritten"):
+            jobs.transfer(clips["target"], source, output, overwrite=True)
+    with pytest.raises(OutputExists, match="never overwritten"):
+        jobs.extract(source, tmp_path / "a.safetensors", preview=source, overwrite=True)
+    assert source.read_bytes() == before
+
+
+def test_what_is_wrong_with_the_source_is_said_before_training(clips, tmp_path, monkeypatch):
+    def trained(*_: object, **__: object) -> None:
+        raise AssertionError("training began")
+
+    monkeypatch.setattr(jobs, "fit", trained)
+    output = tmp_path / "out.mp4"
+
+    def transfer(source="source", **asked):
+        jobs.transfer(clips[source], clips["target"], output, recipe="dance", **asked)
+
+    with pytest.raises(NoSubjectFound, match="no person was found"):
+        transfer("noise")
+    with pytest.raises(NoSubjectFound, match="no person number 7"):
+        transfer(person=7)
+    with pytest.raises(UnsupportedVideo, match="no frames between 5 s"):
+        transfer(start=5.0)
+    with pytest.raises(BadOption, match="codec"):
+        transfer(codec="vp9")
+    with pytest.raises(UnknownName, match="retarget"):
+        transfer(settings=["retarget.foo=1"])
+    with pytest.raises(BadOption, match="batch"):
+        transfer(settings=["training.batch=0"])
+
+
+def test_damage_of_a_video_is_told(clips, tmp_path):
+    whole = clips["source"].read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) // 2])
+    told = Told()
+    jobs.extract(tmp_path / "cut.mp4", tmp_path / "a.safetensors", reporter=told)
+    assert any("cut.mp4: is cut off" in line for line in told.lines)
+
+
+def test_a_folder_with_other_things_is_left_alone(clips, tmp_path):
+    mine = tmp_path / "mine" / "training" / "notes.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("precious")
+    with pytest.raises(BadSubject, match="other things"):
+        jobs.train(clips["target"], tmp_path / "mine", recipe="dance", steps=1)
+    with pytest.raises(BadSubject, match="is a file"):
+        jobs.train(clips["target"], mine, recipe="dance", steps=1)
+    assert [p.name for p in (tmp_path / "mine").rglob("*.*")] == ["notes.txt"]
+    assert mine.read_text() == "precious"
+
+
+def test_a_source_is_followed_by_its_own_number(clips, dancer, tmp_path):
+    """Whom the extractor followed in the target says nothing about the source."""
+    copy = tmp_path / "second"
+    shutil.copytree(dancer, copy)
+    card = json.loads((copy / "subject.json").read_text())
+    card["extractor"]["options"]["person"] = 2
+    (copy / "subject.json").write_text(json.dumps(card))
+    assert jobs.render(copy, clips["source"], tmp_path / "out.mp4").num_frames == 24
+
+
+def test_the_targets_sound_needs_the_target(clips, dancer, tmp_path):
+    with pytest.raises(BadOption, match="--target"):
+        jobs.render(dancer, clips["source"], tmp_path / "out.mp4", audio="target")
 
 
 def test_no_person_is_said_before_training(clips, tmp_path):

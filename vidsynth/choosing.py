@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vidsynth import options, registry, video
+from vidsynth import options, registry, retarget, video
 from vidsynth.conditioning import Conditioning
 from vidsynth.errors import NoSubjectFound
 from vidsynth.recipes import Recipe, load_recipe
 from vidsynth.report import Reporter
 from vidsynth.subject import PluginRef
+from vidsynth.training import TrainOptions
 
 Settings = Mapping[str, Any] | Sequence[str]
 """Nested, or "generator.filters=48" strings."""
@@ -42,7 +43,17 @@ def choose_recipe(
         changes = options.merge(changes, {"extractor": {"person": person}})
     if size is not None:
         changes = options.merge(changes, {"size": size})
-    return recipe.with_overrides(changes)
+    recipe = recipe.with_overrides(changes)
+    _check(recipe)
+    return recipe
+
+
+def _check(recipe: Recipe) -> None:
+    """Whether every option exists and can be used: found out before any work."""
+    resolved_plugins(recipe)
+    options.build(TrainOptions, recipe.training, where="training")
+    extractor: Any = registry.load("extractor", recipe.extractor)
+    retarget.check_options(extractor.produces, recipe.retarget)
 
 
 def _suitable_recipe(target: Path) -> str:

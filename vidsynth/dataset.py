@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,8 +18,8 @@ from torch import Tensor
 from vidsynth import drawing, stream, video
 from vidsynth.clip import VideoSpec
 from vidsynth.conditioning import Conditioning
-from vidsynth.errors import NoSubjectFound
-from vidsynth.files import cache_folder, cache_key, writing
+from vidsynth.errors import NoSubjectFound, UnsupportedVideo
+from vidsynth.files import cache_folder, cache_key, cannot_write, writing
 from vidsynth.kinds import Conditions, Extractor, TrainBatch
 from vidsynth.plate import estimate_plate
 from vidsynth.report import Reporter
@@ -48,12 +50,20 @@ class Tracked:
     pts: Tensor
     """(N,) float64 seconds."""
 
-    def require_subject(self, *, at_least: int = 1) -> None:
-        """Raises NoSubjectFound when the subject is in fewer than `at_least` frames."""
+    def require_subject(self, *, at_least: int = 1, person: int | None = None) -> None:
+        """Raises NoSubjectFound when the subject is in fewer than `at_least` frames.
+
+        `person` is the number that was asked for, for the message.
+        """
         usable = int(self.signal.present().sum())
         if usable >= at_least:
             return
         thing = "face" if self.signal.kind == "face" else "person"
+        if not usable and (person or 1) > 1:
+            raise NoSubjectFound(
+                f"{self.path}: no {thing} number {person} was found in it; give a lower --person "
+                "(for another number in each video, use vidsynth train and vidsynth render)"
+            )
         if not usable:
             raise NoSubjectFound(
                 f"{self.path}: no {thing} was found in any of its {len(self.pts)} frames; use a "
@@ -102,15 +112,25 @@ def track(
     def collect(chunks: Iterator[Chunk]) -> None:
         kept.extend(chunk.with_clip(None) for chunk in chunks)
 
-    reporter = reporter or Reporter()
-    with reporter.step(f"tracking {path.name}", total=info.num_frames, unit="frames") as step:
-        chunks = video.read_chunks(path, size=size, start=start, end=end)
+    reporter, notes = reporter or Reporter(), list(info.notes)
+    with reporter.step(f"tracking {path.name}", total=_wanted_frames(info, start, end)) as step:
+        chunks = video.read_chunks(path, size=size, start=start, end=end, note=notes.append)
         stream.run(chunks, [extracting(extractor)], collect, progress=step.update)
+    for note in notes:
+        reporter.warn(note)
     signal = extractor.produces.concat([chunk.require(extractor.produces) for chunk in kept])
     pts = torch.cat([chunk.pts for chunk in kept])
     with writing(stored) as temporary:
         signal.save(temporary, pts=json.dumps(pts.tolist()))
     return Tracked(path=path, signal=signal, pts=pts)
+
+
+def _wanted_frames(info: video.VideoInfo, start: float | None, end: float | None) -> int | None:
+    """How many frames lie between `start` and `end`, about."""
+    if info.num_frames is None or not info.seconds:
+        return info.num_frames
+    span = min(end or info.seconds, info.seconds) - (start or 0.0)
+    return round(info.num_frames * max(0.0, span) / info.seconds)
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -263,20 +283,23 @@ def _decoded(tracked: Tracked, crop: Box, spec: VideoSpec, reporter: Reporter) -
     if not stored.exists():
         with (
             writing(stored) as temporary,
+            temporary.open("wb") as file,
             reporter.step(f"decoding {tracked.path.name}", total=num_frames) as step,
         ):
-            frames = _mapped(temporary, shape, create=True)
-            start, end = float(tracked.pts[0]), float(tracked.pts[-1])
             done = 0
-            for chunk in video.read_chunks(tracked.path, start=start, end=end + 1e-6):
+            for chunk in video.read_chunks(tracked.path, note=lambda _: None):  # told by `track`
                 assert chunk.clip is not None
-                picture = drawing.resize(
-                    _cut(chunk.clip.frames, crop, tracked.signal.size), spec.height, spec.width
-                )
-                frames[done : done + len(chunk)] = picture
+                cut = _cut(chunk.clip.frames, crop, tracked.signal.size)
+                pictures = drawing.resize(cut, spec.height, spec.width)
+                file.write(pictures.contiguous().numpy().data)
                 done += len(chunk)
                 step.update(done)
-    return _mapped(stored, shape, create=False)
+            if done != num_frames:
+                raise UnsupportedVideo(
+                    f"{tracked.path}: had {num_frames} frames when it was tracked and {done} when "
+                    "it was read again; run this again when it no longer changes"
+                )
+    return _mapped(stored, shape)
 
 
 def _cut(frames: Tensor, crop: Box, size: tuple[int, int]) -> Tensor:
@@ -287,27 +310,30 @@ def _cut(frames: Tensor, crop: Box, size: tuple[int, int]) -> Tensor:
     return frames[:, :, round(y0 * sy) : round(y1 * sy), round(x0 * sx) : round(x1 * sx)]
 
 
-def _mapped(path: Path, shape: tuple[int, ...], *, create: bool) -> Tensor:
-    count = 1
-    for n in shape:
-        count *= n
-    if create:
-        with path.open("wb") as file:
-            file.truncate(count)
-    flat = torch.from_file(str(path), shared=create, size=count, dtype=torch.uint8)
-    return flat.view(shape)
+def _mapped(path: Path, shape: tuple[int, ...], *, shared: bool = False) -> Tensor:
+    size = math.prod(shape)
+    return torch.from_file(str(path), shared=shared, size=size, dtype=torch.uint8).view(shape)
 
 
 def _buffer(shape: tuple[int, ...]) -> Tensor:
     """Uninitialised bytes: in memory when they are few, in an unlinked file when they are many."""
-    count = 1
-    for n in shape:
-        count *= n
-    if count <= IN_MEMORY_BYTES:
+    if math.prod(shape) <= IN_MEMORY_BYTES:
         return torch.empty(shape, dtype=torch.uint8)
-    with tempfile.NamedTemporaryFile(dir=cache_folder("frames"), suffix=".maps") as file:
-        file.truncate(count)
-        return torch.from_file(file.name, shared=True, size=count, dtype=torch.uint8).view(shape)
+    folder = cache_folder("frames")
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder, suffix=".maps") as file:
+            _reserve(file.fileno(), math.prod(shape))
+            return _mapped(Path(file.name), shape, shared=True)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+
+
+def _reserve(file: int, size: int) -> None:
+    """Make a file that large. A hole in it would kill the program when the disk is full."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file, 0, size)
+    else:
+        os.truncate(file, size)
 
 
 def _drawn(

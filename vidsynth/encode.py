@@ -67,6 +67,12 @@ def check_output(path: Path | str, overwrite: bool) -> None:
     check_free(path, overwrite)
 
 
+def check_codec(codec: str) -> None:
+    """Raises BadOption for a codec that is not written."""
+    if codec not in CODECS:
+        raise BadOption(f"codec {codec!r} is not one of {', '.join(CODECS)}; choose one of them")
+
+
 def write_video(
     path: Path | str,
     chunks: Iterable[Chunk],
@@ -117,8 +123,7 @@ def write_video(
         Interrupted: after Ctrl-C; says what was kept.
     """
     path = Path(path)
-    if codec not in CODECS:
-        raise BadOption(f"codec {codec!r} is not one of {', '.join(CODECS)}; choose one of them")
+    check_codec(codec)
     check_output(path, overwrite)
     quality = _Quality(codec, crf, preset, _default_threads() if threads is None else threads)
     zero = audio_start if start is None and audio is not None else start

@@ -6,13 +6,15 @@ import errno
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from vidsynth.errors import CannotWrite, OutputExists
+from vidsynth import __version__
+from vidsynth.errors import CannotWrite, OutputExists, VidsynthError
 
 
 def cache_folder(*parts: str) -> Path:
@@ -26,8 +28,8 @@ def cache_folder(*parts: str) -> Path:
 
 
 def cache_key(*parts: Any) -> str:
-    """A file name for what follows from these JSON-able values and nothing else."""
-    text = json.dumps(parts, sort_keys=True, default=str)
+    """A file name for what this version of vidsynth makes of these JSON-able values alone."""
+    text = json.dumps([__version__, *parts], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
@@ -79,10 +81,26 @@ def writing(path: Path) -> Iterator[Path]:
         _flush_to_disk(temporary)
         temporary.chmod(0o666 & ~_umask())
         os.replace(temporary, path)
-    except OSError as error:
-        raise cannot_write(path, error) from error
+    except VidsynthError:
+        raise
+    except Exception as error:
+        refusal = _refusal_behind(error)
+        if refusal is None:
+            raise
+        raise cannot_write(path, refusal) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _refusal_behind(error: BaseException | None) -> OSError | None:
+    """What the operating system said: torch buries it, safetensors only words it."""
+    while error is not None:
+        if isinstance(error, OSError):
+            return error
+        if number := re.search(r"\(os error (\d+)\)", str(error)):
+            return OSError(int(number[1]), os.strerror(int(number[1])))
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def cannot_write(path: Path, error: OSError) -> CannotWrite:

@@ -26,6 +26,7 @@ from vidsynth.recipes import Recipe
 from vidsynth.report import Reporter
 from vidsynth.stages import clips_of
 from vidsynth.subject import (
+    CARD,
     TRAINING,
     PluginRef,
     Subject,
@@ -76,6 +77,7 @@ def fit(
         processes.wait()
     identity = options.to_dict(extractor_ref)
     tracked = track(target, extractor, identity=identity, reporter=reporter)
+    tracked.require_subject(person=extractor_ref.options.get("person"))
     conditions = Conditions(
         kinds=(extractor.produces,), channels=_channels(tracked.signal), background=False
     )
@@ -91,9 +93,9 @@ def fit(
         had = existing.card
         card = replace(card, steps=had.steps, seconds=had.seconds, scores=had.scores)
     if processes.is_main:
+        save_card(folder, card)  # first: a folder with a card is gone on with
         if footage.plate is not None:
             save_plate(folder, footage.plate)
-        save_card(folder, card)
 
     # Train.
     torch.manual_seed(seed)
@@ -130,8 +132,14 @@ def _existing(folder: Path, content: str, recipe: Recipe) -> Subject | None:
 
     Raises BadSubject when it is another target's or was made with other settings.
     """
+    if folder.exists() and not folder.is_dir():
+        raise BadSubject(f"{folder} is a file; name a folder for the subject")
     if not folder.exists() or not any(folder.iterdir()):
         return None
+    if not (folder / CARD).exists():
+        raise BadSubject(
+            f"{folder} holds other things and no subject; name a new or an empty folder"
+        )
     subject = load_subject(folder)
     if subject.card.target_hash != content:
         raise BadSubject(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -20,10 +20,10 @@ from vidsynth import (
     stream,
     video,
 )
-from vidsynth.choosing import Settings, choose_recipe, nested
+from vidsynth.choosing import Settings, choose_recipe, nested, resolved_plugins
 from vidsynth.conditioning import Conditioning
 from vidsynth.dataset import Tracked, track
-from vidsynth.errors import BadOption
+from vidsynth.errors import BadOption, OutputExists
 from vidsynth.files import cache_folder, cache_key, check_free, writing
 from vidsynth.fitting import fit
 from vidsynth.report import Reporter
@@ -83,7 +83,8 @@ def transfer(
         subject: folder to keep the trained target in; by default in vidsynth's cache.
         audio: whose sound the result carries.
         start, end: seconds; the part of the source to use.
-        person: which person to follow in both videos, 1 being the largest.
+        person: which person to follow in both videos, 1 being the largest. Where the numbers
+            differ, call `train` and `render`.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
         seed: of everything random.
         side_by_side: show the source at the left.
@@ -97,7 +98,7 @@ def transfer(
     """
     source, target, output = Path(source), Path(target), Path(output)
     reporter = reporter or Reporter()
-    _check_outputs(output, overwrite)
+    _check_outputs(output, codec, overwrite, inputs=(source, target))
     for path in (source, target):
         video.probe(path)
     if source.resolve() == target.resolve():
@@ -106,6 +107,10 @@ def transfer(
             "(to see how well a subject is reproduced, use vidsynth train and vidsynth render)"
         )
     chosen = choose_recipe(recipe, generator, size, person, settings, target, device, reporter)
+    extractor, _ = resolved_plugins(chosen)
+    devices.choose(device)
+    # What is wrong with the source is said now, not after the training; the tracking is kept.
+    _track_source(source, extractor, start, end, reporter)
     if subject is None:
         name = cache_key(video.content_hash(target), chosen.to_dict(), seed)
         subject = cache_folder("subjects") / name
@@ -120,6 +125,7 @@ def transfer(
         target=target,
         start=start,
         end=end,
+        person=extractor.options.get("person"),
         device=device,
         seed=seed,
         side_by_side=side_by_side,
@@ -182,20 +188,21 @@ def render(
     """
     reporter = reporter or Reporter()
     source, output = Path(source), Path(output)
-    _check_outputs(output, overwrite)
+    inputs = (source,) if target is None else (source, Path(target))
+    _check_outputs(output, codec, overwrite, inputs=inputs)
     video.probe(source)
+    if audio == "target" and target is None:
+        raise BadOption("--audio target needs the target's video; name it with --target")
+    if target is not None:
+        video.probe(target)
     if not isinstance(subject, Subject):
         subject = load_subject(subject)
     card = subject.card
     where = devices.choose(device)
-    if person is not None:
-        card = replace(card, extractor=_following(card.extractor, person))
 
     # Track the source, and fit its motion to the target.
-    extractor = build_extractor(card.extractor)
-    identity = options.to_dict(card.extractor)
-    tracked = track(source, extractor, identity=identity, start=start, end=end, reporter=reporter)
-    tracked.require_subject()
+    extractor = _following(card.extractor, person)
+    tracked = _track_source(source, extractor, start, end, reporter)
     wanted = options.merge({"retarget": card.settings.get("retarget", {})}, nested(settings))
     retargeted = retarget.retarget(tracked.signal, card.summary, wanted["retarget"])
     sentence = retargeted.report.sentence(tracked.pts)
@@ -270,8 +277,10 @@ def extract(
     """
     path, output = Path(path), Path(output)
     reporter = reporter or Reporter()
+    _refuse_inputs(output, [path])
     check_free(output, overwrite)
     if preview:
+        _refuse_inputs(Path(preview), [path, output])
         video.check_output(preview, overwrite)
     plugin = registry.load("extractor", extractor)
     values = dict(nested(settings).get("extractor", {}))
@@ -281,7 +290,7 @@ def extract(
     ref = PluginRef.of("extractor", extractor, built.options)
     identity = options.to_dict(ref)
     tracked = track(path, built, identity=identity, start=start, end=end, reporter=reporter)
-    tracked.require_subject()
+    tracked.require_subject(person=person)
     with writing(output) as temporary:
         tracked.signal.save(temporary, pts=str(tracked.pts.tolist()))
     reporter.say(f"wrote {output}: {len(tracked.pts)} frames")
@@ -290,13 +299,38 @@ def extract(
     return tracked.signal
 
 
-def _following(ref: PluginRef, person: int) -> PluginRef:
+def _following(ref: PluginRef, person: int | None) -> PluginRef:
+    """The extractor for a source: whom it followed in the target does not matter there."""
+    if person is None and "person" not in ref.options:
+        return ref
     return replace(ref, options={**ref.options, "person": person})
 
 
-def _check_outputs(output: Path, overwrite: bool) -> None:
+def _track_source(
+    source: Path, ref: PluginRef, start: float | None, end: float | None, reporter: Reporter
+) -> Tracked:
+    identity = options.to_dict(ref)
+    extractor = build_extractor(ref)
+    tracked = track(source, extractor, identity=identity, start=start, end=end, reporter=reporter)
+    tracked.require_subject(person=ref.options.get("person"))
+    return tracked
+
+
+def _check_outputs(output: Path, codec: str, overwrite: bool, *, inputs: Iterable[Path]) -> None:
+    video.check_codec(codec)
+    _refuse_inputs(output, inputs)
     video.check_output(output, overwrite)
     check_free(_settings_file(output), overwrite)
+
+
+def _refuse_inputs(output: Path, inputs: Iterable[Path]) -> None:
+    """Raises OutputExists when an output would replace a video that is read."""
+    for path in inputs:
+        if output.resolve() == path.resolve():
+            raise OutputExists(
+                f"{output} is one of the videos to read and is never overwritten; name another "
+                "output"
+            )
 
 
 def _settings_file(output: Path) -> Path:

@@ -143,8 +143,8 @@ def retarget(
             f"source carries {source.kind!r}; extract the source with the subject's own extractor"
         )
     if not isinstance(source, (PoseSequence, FaceSequence)):
-        if options:
-            raise BadOption(f"{source.kind} conditioning is not retargeted; leave retarget.* out")
+        if isinstance(options, Mapping):
+            check_options(type(source), options)
         return Retargeted(source, RangeReport(distance=torch.zeros(len(source)), reasons={}))
     if not source.present().any():
         raise NoSubjectFound(
@@ -167,6 +167,16 @@ def retarget(
     unlike = {what: reasons.pop(what, torch.zeros_like(here)) | (distance > _UNLIKE)}
     reasons = {noun: frames & here for noun, frames in (unlike | reasons).items()}
     return Retargeted(moved, RangeReport(distance=distance * here, reasons=reasons))
+
+
+def check_options(kind: type[Conditioning], options: Mapping[str, Any]) -> None:
+    """Raises what `retarget` would for these options, before there is a source."""
+    if issubclass(kind, PoseSequence):
+        _checked(BodyRetarget, options)
+    elif issubclass(kind, FaceSequence):
+        _checked(FaceRetarget, options)
+    elif options:
+        raise BadOption(f"{kind.kind} conditioning is not retargeted; leave retarget.* out")
 
 
 def _checked(cls: type[AnyOptions], options: Options | Mapping[str, Any] | None) -> AnyOptions:

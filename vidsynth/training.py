@@ -298,8 +298,9 @@ def save_state(folder: Path, objective: Objective, ema: Mapping[str, Tensor], ru
         "ema": dict(ema),
         "objective": objective.state(),
     }
-    with writing(folder / STATE) as temporary:
-        torch.save(state, temporary)
+    # Through a file of Python's, whose errors say what the disk said.
+    with writing(folder / STATE) as temporary, temporary.open("wb") as file:
+        torch.save(state, file)
 
 
 def load_state(

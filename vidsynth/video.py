@@ -29,7 +29,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from vidsynth.clip import Clip, VideoSpec
-from vidsynth.encode import WrittenVideo, check_output, write_video
+from vidsynth.encode import WrittenVideo, check_codec, check_output, write_video
 from vidsynth.errors import UnsupportedVideo
 from vidsynth.pixels import FrameReader
 from vidsynth.sound import clock_start
@@ -38,6 +38,7 @@ from vidsynth.stream import Chunk
 __all__ = [
     "VideoInfo",
     "WrittenVideo",
+    "check_codec",
     "check_output",
     "content_hash",
     "probe",

@@ -74,7 +74,7 @@ debug_option = click.option(
     is_eager=True,
     expose_value=False,
     callback=_remember_debug,
-    help="Show the traceback of an error.",
+    help="Show the traceback of an error, and what libraries print.",
 )
 
 

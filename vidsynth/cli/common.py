@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
-from vidsynth.cli import debug_option
+from vidsynth.cli import DEBUG, debug_option
 from vidsynth.options import parse_duration
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -106,8 +109,16 @@ def job_options(*names: str) -> Decorator:
 
 
 @contextmanager
-def stopping_cleanly() -> Iterator[None]:
-    """Within the block, a polite kill (SIGTERM) unwinds like Ctrl-C, so temporary files go."""
+def running() -> Iterator[None]:
+    """Around a job: a polite kill unwinds like Ctrl-C, and libraries keep off the terminal."""
+    debug = click.get_current_context().meta.get(DEBUG)
+    with _sigterm_as_ctrl_c(), nullcontext() if debug else quiet_libraries():
+        yield
+
+
+@contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    """So that temporary files go."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -120,3 +131,34 @@ def stopping_cleanly() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Only Python's own standard error reaches the terminal, and no warning for developers.
+
+    MediaPipe's C++ writes to file descriptor 2 whatever log level it is given.
+    """
+    terminal = os.dup(2)
+    python = sys.stderr
+    with open(os.devnull, "w") as nowhere, warnings.catch_warnings():
+        if not sys.warnoptions:  # the user's own -W or PYTHONWARNINGS
+            warnings.simplefilter("ignore")
+        python.flush()
+        if _descriptor(python) == 2:
+            sys.stderr = os.fdopen(terminal, "w", 1, encoding=python.encoding, closefd=False)
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            sys.stderr = python
+            os.dup2(terminal, 2)
+            os.close(terminal)
+
+
+def _descriptor(file: TextIO) -> int | None:
+    try:
+        return file.fileno()
+    except (OSError, ValueError):  # a file in memory
+        return None

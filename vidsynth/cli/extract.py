@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from vidsynth.cli.common import FILE, job_options, stopping_cleanly
+from vidsynth.cli.common import FILE, job_options, running
 
 
 @click.command()
@@ -27,5 +27,5 @@ def extract(video: Path, output: Path, **options: Any) -> None:
     from vidsynth import jobs
     from vidsynth.cli.progress import reporter
 
-    with stopping_cleanly():
+    with running():
         jobs.extract(video, output, reporter=reporter(), **options)

@@ -50,7 +50,7 @@ class _CountedStep(Step):
         rate = self.done / self.seconds if self.seconds > 0 else 0.0
         if rate > 0:
             if self.unit != "seconds":
-                parts.append(f"{rate:.3g} per second")
+                parts.append(f"{_rate(rate)} per second")
             if self.total is not None and self.done < self.total:
                 parts.append(f"{duration((self.total - self.done) / rate)} left")
         return ", ".join(parts + [f"{name} {_short(value)}" for name, value in self.facts.items()])
@@ -154,8 +154,13 @@ def _summary(step: _CountedStep) -> str:
     rate = step.done / max(step.seconds, 1e-9)
     return (
         f"{step.title}: {step.done:.0f} {step.unit} in {duration(step.seconds)} "
-        f"({rate:.3g} per second)"
+        f"({_rate(rate)} per second)"
     )
+
+
+def _rate(value: float) -> str:
+    """Three digits where they matter: "0.52", "41.2", "1720"."""
+    return f"{value:.3g}" if value < 100 else f"{value:.0f}"
 
 
 def _short(value: object) -> str:

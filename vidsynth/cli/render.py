@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from vidsynth.cli.common import FILE, job_options, stopping_cleanly
+from vidsynth.cli.common import FILE, job_options, running
 
 
 @click.command()
@@ -21,5 +21,5 @@ def render(subject: Path, source: Path, output: Path, **options: Any) -> None:
     from vidsynth import jobs
     from vidsynth.cli.progress import reporter
 
-    with stopping_cleanly():
+    with running():
         jobs.render(subject, source, output, reporter=reporter(), **options)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from vidsynth.cli.common import FILE, job_options, stopping_cleanly
+from vidsynth.cli.common import FILE, job_options, running
 
 
 @click.command()
@@ -24,5 +24,5 @@ def train(target: Path, output: Path, **options: Any) -> None:
     from vidsynth import jobs
     from vidsynth.cli.progress import reporter
 
-    with stopping_cleanly():
+    with running():
         jobs.train(target, output, reporter=reporter(), **options)

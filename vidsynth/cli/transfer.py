@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from vidsynth.cli.common import FILE, job_options, stopping_cleanly
+from vidsynth.cli.common import FILE, job_options, running
 
 
 @click.command()
@@ -26,5 +26,5 @@ def transfer(source: Path, target: Path, output: Path, **options: Any) -> None:
     from vidsynth import jobs
     from vidsynth.cli.progress import reporter
 
-    with stopping_cleanly():
+    with running():
         jobs.transfer(source, target, output, reporter=reporter(), **options)
