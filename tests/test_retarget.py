@@ -233,6 +233,19 @@ def test_feet_hidden_for_a_while_do_not_move_the_person():
     assert (result.keypoints[:, :, :25] - whole.keypoints[:, :, :25]).abs().max() < 0.5
 
 
+def test_who_walks_up_until_the_feet_leave_the_picture_outgrows_no_target():
+    source = dancer(near=2.5, metre_px=90, size=(380, 512), ground=330)
+    below = source.keypoints[:, 0, FEET, 1].amax(dim=1) > 380
+    assert 40 < int(below.sum()) < 200
+    points = source.keypoints.clone()
+    points[below, :, 25:, 2] = 0.0  # knees and feet are out of the picture
+    target = dancer(metre_px=150)
+    result = moved(replace(source, keypoints=points), target)
+    shoulders = (result.keypoints[:, 0, 11] - result.keypoints[:, 0, 12])[:, :2].norm(dim=1)
+    usual = (target.keypoints[:, 0, 11] - target.keypoints[:, 0, 12])[:, :2].norm(dim=1).median()
+    assert float(shoulders.max()) < 1.25 * float(usual)
+
+
 def test_limb_lengths_become_the_targets_on_request_and_feet_stay_down():
     source = dancer(legs=0.7, tempo=1.3)
     target = dancer(legs=1.0)

@@ -31,6 +31,7 @@ _YARDSTICKS = {
 """What a person is placed and measured by, best first: lower part, upper part."""
 _CONFIDENT = 0.5  # visibility; feet below the picture's edge are guessed with less
 _ENOUGH = 0.3  # of the frames must show a yardstick in both videos
+_SIZE_SLACK = 1.15  # how far measured heights stray, and generators still cope
 _GROUND_FRAMES = 31  # longer than two jumps, shorter than a walk
 
 
@@ -200,10 +201,15 @@ def retarget_body(
     if options.absolute:
         moved = _move(source, *_fit(source.size, size), size)
     else:
-        nearness = _nearness(_Stance.measure(source, yardstick).ground(options.steady), own)
+        stance = _Stance.measure(source, yardstick)
+        nearness = _nearness(stance.ground(options.steady), own)
         line, height = _perspective(own, nearness)
         new_line, new_height = _perspective(_within_reach(theirs, own), nearness)
-        scale = new_height / height
+        # Who comes nearer than the ground line tells, feet out of the picture, would grow beyond
+        # any size that the generator has seen.
+        tall = steady(_fill_gaps(stance.height), options.steady)
+        smallest, largest = theirs["height_far"] / _SIZE_SLACK, theirs["height_close"] * _SIZE_SLACK
+        scale = (new_height / height).clamp(smallest / tall, largest / tall)
         offset = torch.stack([theirs["x"] - scale * own["x"], new_line - scale * line], dim=1)
         moved = _move(source, scale, offset, size)
     if options.limbs:
