@@ -272,6 +272,13 @@ def test_time_budgets_are_told_in_time() -> None:
     assert step.words() == "1m00s of 10m00s, 9m00s left, loss 0.123"
 
 
+def test_what_an_earlier_run_did_does_not_count_as_speed() -> None:
+    step = progress._CountedStep("training", 600.0, "seconds", 300.0)
+    step.began = time.perf_counter() - 100
+    step.update(400.0)
+    assert step.words() == "6m40s of 10m00s, 3m20s left"
+
+
 def test_bars_are_drawn_and_leave_one_line_per_step() -> None:
     file = io.StringIO()
     reporter = progress.BarReporter(Console(file=file, force_terminal=True, width=120))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -13,7 +14,7 @@ from vidsynth import drawing, video
 from vidsynth.clip import Clip
 from vidsynth.conditioning import FaceSequence, PoseSequence
 from vidsynth.dataset import MIN_USABLE_FRAMES, Tracked, prepare, track
-from vidsynth.errors import NoSubjectFound
+from vidsynth.errors import BadOption, CannotWrite, NoSubjectFound
 from vidsynth.kinds import Conditions, Extractor
 from vidsynth.stream import Chunk
 from vidsynth.testing.samples import nodding_face, waving_person
@@ -159,3 +160,15 @@ def test_tracking_is_cached_by_content_and_options(target, tmp_path):
     assert Counting.looked == 2 * looked
     part = track(copy, Counting(), identity={"name": "counting"}, start=0.4, end=0.8)
     torch.testing.assert_close(part.pts, target.pts[10:20], atol=1e-6, rtol=0)
+
+
+def test_a_size_far_beyond_the_target_is_refused(target):
+    with pytest.raises(BadOption, match=r"96 px .* choose at most 512"):
+        prepare(target, BODIES, size=7680, background=False)
+
+
+def test_frames_that_do_not_fit_the_disk_are_refused_beforehand(target, monkeypatch):
+    usage = shutil.disk_usage("/")._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(CannotWrite, match="VIDSYNTH_CACHE"):
+        prepare(target, BODIES, size=32, background=False)

@@ -63,7 +63,10 @@ def subject(tmp_path: Path) -> Path:
 def test_imported_weights_render(subject: Path, tmp_path: Path) -> None:
     file = tmp_path / "latest_net_G.pth"
     torch.save(published_generator(), file)
-    result = CliRunner().invoke(main, ["import", str(file), str(subject)])
+    refused = CliRunner().invoke(main, ["import", str(file), str(subject)])
+    assert refused.exit_code == 2 and "--overwrite" in refused.output
+    assert list(load_file(subject / "generator.safetensors")) == list(OLD)
+    result = CliRunner().invoke(main, ["import", str(file), str(subject), "--overwrite"])
     assert result.exit_code == 0, result.output
     imported = load_subject(subject)
     assert imported.card.generator.options["filters"] == 8
@@ -88,7 +91,7 @@ def test_weights_that_do_not_fit_change_nothing(
     torch.save(weights, file)
     before = (subject / "subject.json").read_bytes()
     with pytest.raises(BadSubject, match=message):
-        import_weights(file, subject)
+        import_weights(file, subject, overwrite=True)
     assert (subject / "subject.json").read_bytes() == before
     assert list(load_file(subject / "generator.safetensors")) == list(OLD)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from torch import Tensor
 from vidsynth import drawing, stream, video
 from vidsynth.clip import VideoSpec
 from vidsynth.conditioning import Conditioning
-from vidsynth.errors import NoSubjectFound, UnsupportedVideo
+from vidsynth.errors import BadOption, CannotWrite, NoSubjectFound, UnsupportedVideo
 from vidsynth.files import cache_folder, cache_key, cannot_write, writing
 from vidsynth.kinds import Conditions, Extractor, TrainBatch
 from vidsynth.plate import estimate_plate
@@ -38,6 +39,8 @@ HELD_OUT_FRAMES = (6, 120)
 GAP_SECONDS = 0.5
 """Between training and held-out frames, so that neighbours do not leak."""
 IN_MEMORY_BYTES = 1 << 30
+LARGE_PX, MOST_ENLARGED = 512, 4
+"""Outputs above this size are at most so many times as large as what they are made from."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -217,10 +220,13 @@ def prepare(
 
     Raises:
         NoSubjectFound: too few usable frames.
+        BadOption: `size` is far beyond what the target shows.
+        CannotWrite: the cache has no room for the frames.
     """
     tracked.require_subject(at_least=MIN_USABLE_FRAMES)
     reporter = reporter or Reporter()
     crop = _output_crop(tracked.signal)
+    _refuse_blow_up(tracked, crop, size)
     height, width = _output_size(crop, size)
     spec = VideoSpec(height=height, width=width, fps=average_rate(tracked.pts))
     frames = _decoded(tracked, crop, spec, reporter)
@@ -267,8 +273,20 @@ def _output_crop(signal: Conditioning) -> Box:
     return (round(left), round(top), round(left + side), round(top + side))
 
 
+def _refuse_blow_up(tracked: Tracked, crop: Box, size: int) -> None:
+    """Pixels that the target never had cost memory and time, and show nothing."""
+    spec = video.probe(tracked.path).spec
+    scale = min(spec.height, spec.width) / min(tracked.signal.size)
+    own = round(min(crop[2] - crop[0], crop[3] - crop[1]) * scale)
+    if size > max(LARGE_PX, MOST_ENLARGED * own):
+        raise BadOption(
+            f"size {size} is far beyond the {own} px at which {tracked.path} shows its subject; "
+            f"choose at most {max(LARGE_PX, MOST_ENLARGED * own)}"
+        )
+
+
 def _output_size(crop: Box, size: int) -> tuple[int, int]:
-    """Even numbers, the shorter side `size` px; never larger than the crop itself by much."""
+    """Even numbers, the shorter side `size` px."""
     height, width = crop[3] - crop[1], crop[2] - crop[0]
     scale = size / min(height, width)
     return max(2, round(height * scale / 2) * 2), max(2, round(width * scale / 2) * 2)
@@ -281,6 +299,7 @@ def _decoded(tracked: Tracked, crop: Box, spec: VideoSpec, reporter: Reporter) -
     key = cache_key(video.content_hash(tracked.path), crop, shape, tracked.pts[[0, -1]].tolist())
     stored = cache_folder("frames") / f"{key}.rgb"
     if not stored.exists():
+        _check_room(stored.parent, math.prod(shape), spec)
         with (
             writing(stored) as temporary,
             temporary.open("wb") as file,
@@ -300,6 +319,16 @@ def _decoded(tracked: Tracked, crop: Box, spec: VideoSpec, reporter: Reporter) -
                     "it was read again; run this again when it no longer changes"
                 )
     return _mapped(stored, shape)
+
+
+def _check_room(folder: Path, needed: int, spec: VideoSpec) -> None:
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise CannotWrite(
+            f"{folder}: the target's frames at {spec.width}x{spec.height} need {needed / 1e9:.1f} "
+            f"GB and {free / 1e9:.1f} GB are free; choose a smaller --size, or move the cache "
+            "with VIDSYNTH_CACHE"
+        )
 
 
 def _cut(frames: Tensor, crop: Box, size: tuple[int, int]) -> Tensor:

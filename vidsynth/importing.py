@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from vidsynth import registry
+from vidsynth.errors import OutputExists
 from vidsynth.subject import (
+    WEIGHTS,
     PluginRef,
     Subject,
     build_generator,
@@ -17,7 +19,7 @@ from vidsynth.subject import (
 )
 
 
-def import_weights(weights: str | Path, subject: str | Path) -> Subject:
+def import_weights(weights: str | Path, subject: str | Path, *, overwrite: bool = False) -> Subject:
     """Replace a subject's generator by one that was trained elsewhere.
 
     The subject keeps its target: size, range of motion, conditioning. Its generator's options
@@ -26,11 +28,18 @@ def import_weights(weights: str | Path, subject: str | Path) -> Subject:
     Args:
         weights: a file of the published implementation, such as `latest_net_G.pth`.
         subject: folder of the subject, made by `vidsynth train` with the same generator plugin.
+        overwrite: whether weights that the subject has may go.
 
     Raises:
         BadSubject: either is none, or the network expects other conditioning maps.
+        OutputExists: the subject has weights and `overwrite` is false.
     """
     opened = load_subject(subject)
+    if (opened.folder / WEIGHTS).exists() and not overwrite:
+        raise OutputExists(
+            f"{opened.folder} has weights already, of {opened.card.steps} steps of training; copy "
+            "the folder if you want to keep them, and add --overwrite to replace them"
+        )
     name = opened.card.generator.name
     plugin: Any = registry.load("generator", name)
     values, state = plugin.read_published(Path(weights))

@@ -29,13 +29,16 @@ class Reporter:
     """Tells the user what goes on. Methods are called from one thread, the job's own."""
 
     @contextmanager
-    def step(self, title: str, total: float | None = None, unit: str = "frames") -> Iterator[Step]:
+    def step(
+        self, title: str, total: float | None = None, unit: str = "frames", done: float = 0.0
+    ) -> Iterator[Step]:
         """A stretch of work, for as long as the `with` block lasts.
 
         Args:
             title: two or three words: "track the target".
             total: how many units there will be; None when that is not known.
             unit: what is counted, in the plural; "seconds" when time itself is the budget.
+            done: how many units were finished before, by an earlier run.
         """
         yield Step()
 

@@ -28,11 +28,11 @@ def reporter() -> Reporter:
 class _CountedStep(Step):
     """Keeps what it is told, and can put it into words."""
 
-    def __init__(self, title: str, total: float | None, unit: str) -> None:
+    def __init__(self, title: str, total: float | None, unit: str, done: float = 0.0) -> None:
         self.title = title
         self.total = total
         self.unit = unit
-        self.done = 0.0
+        self.done = self.before = done
         self.facts: dict[str, object] = {}
         self.began = perf_counter()
 
@@ -44,10 +44,15 @@ class _CountedStep(Step):
     def seconds(self) -> float:
         return perf_counter() - self.began
 
+    @property
+    def rate(self) -> float:
+        """Units per second, those of an earlier run left out."""
+        return (self.done - self.before) / max(self.seconds, 1e-9)
+
     def words(self) -> str:
         """ "120 of 300 frames, 41.2 per second, 4s left, loss 0.31"."""
         parts = [self._amount()]
-        rate = self.done / self.seconds if self.seconds > 0 else 0.0
+        rate = self.rate
         if rate > 0:
             if self.unit != "seconds":
                 parts.append(f"{_rate(rate)} per second")
@@ -70,8 +75,10 @@ class LineReporter(Reporter):
         self.console = console
 
     @contextmanager
-    def step(self, title: str, total: float | None = None, unit: str = "frames") -> Iterator[Step]:
-        step = _LineStep(self, title, total, unit)
+    def step(
+        self, title: str, total: float | None = None, unit: str = "frames", done: float = 0.0
+    ) -> Iterator[Step]:
+        step = _LineStep(self, title, total, unit, done)
         self.say(f"{title} ...")
         yield step
         self.say(_summary(step))
@@ -84,8 +91,10 @@ class LineReporter(Reporter):
 
 
 class _LineStep(_CountedStep):
-    def __init__(self, lines: LineReporter, title: str, total: float | None, unit: str) -> None:
-        super().__init__(title, total, unit)
+    def __init__(
+        self, lines: LineReporter, title: str, total: float | None, unit: str, done: float
+    ) -> None:
+        super().__init__(title, total, unit, done)
         self._lines = lines
         self._said = self.began
 
@@ -107,9 +116,11 @@ class BarReporter(Reporter):
         self._open = 0
 
     @contextmanager
-    def step(self, title: str, total: float | None = None, unit: str = "frames") -> Iterator[Step]:
-        task = self._progress.add_task(escape(title), total=total)
-        step = _BarStep(self._progress, task, title, total, unit)
+    def step(
+        self, title: str, total: float | None = None, unit: str = "frames", done: float = 0.0
+    ) -> Iterator[Step]:
+        task = self._progress.add_task(escape(title), total=total, completed=done)  # pyright: ignore[reportArgumentType]
+        step = _BarStep(self._progress, task, title, total, unit, done)
         self._progress.update(task, step=step)
         self._open += 1
         self._progress.start()
@@ -131,9 +142,15 @@ class BarReporter(Reporter):
 
 class _BarStep(_CountedStep):
     def __init__(
-        self, progress: Progress, task: int, title: str, total: float | None, unit: str
+        self,
+        progress: Progress,
+        task: int,
+        title: str,
+        total: float | None,
+        unit: str,
+        done: float,
     ) -> None:
-        super().__init__(title, total, unit)
+        super().__init__(title, total, unit, done)
         self._progress = progress
         self._task = task
 
@@ -149,13 +166,12 @@ class _Words(ProgressColumn):
 
 
 def _summary(step: _CountedStep) -> str:
-    if step.unit == "seconds" or not step.done:
+    made = step.done - step.before
+    if step.unit == "seconds" or not made:
         return f"{step.title}: {duration(step.seconds)}"
-    rate = step.done / max(step.seconds, 1e-9)
-    return (
-        f"{step.title}: {step.done:.0f} {step.unit} in {duration(step.seconds)} "
-        f"({_rate(rate)} per second)"
-    )
+    unit = step.unit.removesuffix("s") if made == 1 else step.unit
+    rate = f"{_rate(step.rate)} per second"
+    return f"{step.title}: {made:.0f} {unit} in {duration(step.seconds)} ({rate})"
 
 
 def _rate(value: float) -> str:
