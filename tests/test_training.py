@@ -27,7 +27,9 @@ from vidsynth.training import (
 CPU = torch.device("cpu")
 
 
-def run_training(folder: Path, steps: int, objective: TinyObjective | None = None, **kw):
+def run_training(
+    folder: Path, steps: int, objective: TinyObjective | None = None, *, warmup_steps: int = 0
+):
     torch.manual_seed(0)
     objective = objective or TinyObjective()
     kept: list[dict[str, torch.Tensor]] = []
@@ -36,11 +38,10 @@ def run_training(folder: Path, steps: int, objective: TinyObjective | None = Non
         tiny_footage(),
         folder,
         budget=Budget(steps=steps),
-        options=TrainOptions(batch=2, checkpoint_seconds=kw.pop("checkpoint_seconds", 60)),
+        options=TrainOptions(batch=2, warmup_steps=warmup_steps),
         score=lambda weights, run: Scores(psnr=1.0, ssim=0.5, l1=2.0),
         keep=lambda weights, run: kept.append({k: v.clone() for k, v in weights.items()}),
         device=CPU,
-        **kw,
     )
     return run, objective, kept[-1]
 
@@ -96,6 +97,14 @@ def test_a_non_finite_loss_rolls_back_and_says_so(tmp_path, caplog):
     assert all(torch.isfinite(p).all() for p in objective.network.parameters())
     rates = [p.optimizer.param_groups[0]["lr"] for p in objective.phases]
     assert rates[0] < 0.6e-2  # halved
+
+
+@pytest.mark.parametrize(("steps", "share"), [(1, 0.25), (3, 0.75), (4, 1.0), (6, 1.0)])
+def test_learning_rates_rise_from_nothing_over_the_warm_up(tmp_path, steps, share):
+    _, objective, _ = run_training(tmp_path, steps, warmup_steps=3)
+    scheduled = 1e-2 * (1 - 0.5 * (steps - 1) / steps)
+    rate = objective.phases[0].optimizer.param_groups[0]["lr"]
+    assert rate == pytest.approx(share * scheduled)
 
 
 def test_losses_that_stay_non_finite_end_with_the_reason(tmp_path):

@@ -394,7 +394,7 @@ def _window(signal: Conditioning, spec: VideoSpec) -> Box:
     boxes = boxes[signal.present()]
     x0, y0 = boxes[:, :2].amin(0).tolist()
     x1, y1 = boxes[:, 2:].amax(0).tolist()
-    margin = 0.08 * (y1 - y0)
+    margin = 0.12 * (y1 - y0)
     left = max(0, int((x0 - margin) // 16 * 16))
     top = max(0, int((y0 - margin) // 16 * 16))
     right = min(spec.width, int(-(-(x1 + margin) // 16) * 16))

@@ -25,7 +25,7 @@ from vidsynth.devices import Precision, autocast
 from vidsynth.errors import BadSubject, Interrupted, TrainingFailed
 from vidsynth.evaluate import Scores
 from vidsynth.files import writing
-from vidsynth.kinds import Objective, Phase, TrainBatch
+from vidsynth.kinds import Objective, TrainBatch
 from vidsynth.processes import Processes
 from vidsynth.report import Reporter
 
@@ -46,6 +46,7 @@ class TrainOptions:
         batch: samples per step, over all processes together.
         ema: decay of the exponential moving average of the generator's weights, per step; the
             average warms up, so that short runs are not dragged down by the first steps.
+        warmup_steps: steps over which the learning rates rise from 0 to those of the schedule.
         checkpoint_seconds: seconds between checkpoints.
         precision: "auto" takes bfloat16 where the hardware gains from it; "fp32" or "bf16".
     """
@@ -53,12 +54,15 @@ class TrainOptions:
     minutes: float = 3.0
     batch: int = 2
     ema: float = 0.999
+    warmup_steps: int = 0
     checkpoint_seconds: float = 60.0
     precision: Precision = "auto"
 
     def __post_init__(self) -> None:
         if self.batch < 1:
             raise ValueError("batch must be at least 1")
+        if self.warmup_steps < 0:
+            raise ValueError("warmup_steps cannot be negative")
         if not 0 <= self.ema < 1:
             raise ValueError("ema must be in [0, 1)")
 
@@ -156,8 +160,9 @@ def train(
 
     board = _Board(folder) if processes.is_main else None
     saved_at = run.seconds
+    total, done_before = (budget.steps, run.step) if budget.steps else (budget.seconds, run.seconds)
     with (
-        reporter.step("training", total=budget.steps or budget.seconds, unit=_unit(budget)) as bar,
+        reporter.step("training", total, _unit(budget), done=done_before) as bar,
         _interruption() as interrupted,
     ):
         while processes.agree(budget.allows(run) and not interrupted):
@@ -170,8 +175,10 @@ def train(
 
             # One optimiser step per phase.
             objective.at_progress(processes.agree(budget.progress(run)))
-            with autocast(device, options.precision):
-                losses = train_step(objective, batch, run, processes)
+            pace = 0.5**run.rollbacks * min(1.0, (run.step + 1) / (options.warmup_steps + 1))
+            losses = train_step(
+                objective, batch, run, processes, precision=options.precision, pace=pace
+            )
             if not all(math.isfinite(value) for value in losses.values()):
                 run = _roll_back(folder, objective, ema, budget, device, run, losses, reporter)
                 continue
@@ -211,8 +218,13 @@ def train_step(
     batch: TrainBatch,
     run: Run,
     processes: Processes,
+    *,
+    precision: Precision = "fp32",
+    pace: float = 1.0,
 ) -> dict[str, float]:
     """One step of every phase that is due, on one batch. Returns the losses' values.
+
+    `pace` scales the learning rates that `at_progress` has just set.
 
     Each phase back-propagates into its own module only, so that phases may share one graph: the
     discriminator's judgement of a fake serves both sides, and no gradient is computed that the
@@ -221,14 +233,16 @@ def train_step(
     due = [phase for phase in objective.phases if run.step % phase.every == 0]
     values: dict[str, Tensor] = {}
     for phase in due:
-        losses = objective.losses(phase.name, batch, run.step)
+        with autocast(batch.frames_BTCHW.device, precision):
+            losses = objective.losses(phase.name, batch, run.step)
         values |= {f"{phase.name}/{name}": loss.detach() for name, loss in losses.items()}
         total = torch.stack([loss.float() for loss in losses.values()]).sum()
         parameters = [p for p in phase.module.parameters() if p.requires_grad]
         phase.optimizer.zero_grad(set_to_none=True)
         total.backward(inputs=parameters, retain_graph=phase is not due[-1])
         processes.average([p.grad for p in parameters if p.grad is not None])
-        _scale_learning_rate(phase, 0.5**run.rollbacks)
+        for group in phase.optimizer.param_groups:
+            group["lr"] *= pace
         # A non-finite loss must not reach the weights; the loop rolls back when it sees it.
         if bool(torch.isfinite(total)) or processes.count > 1:
             phase.optimizer.step()
@@ -348,12 +362,6 @@ def load_state(
 
 def _modules(objective: Objective) -> dict[str, torch.nn.Module]:
     return {phase.name: phase.module for phase in objective.phases}
-
-
-def _scale_learning_rate(phase: Phase, scale: float) -> None:
-    if scale != 1.0:  # at_progress has just set it from the schedule
-        for group in phase.optimizer.param_groups:
-            group["lr"] *= scale
 
 
 def _update_ema(

@@ -157,7 +157,9 @@ def _shuffle_head(width: int, out_channels: int) -> nn.Sequential:
         nn.ReflectionPad2d(1),
         nn.Conv2d(width, fine * 4, 3),
         nn.PixelShuffle(2),
-        nn.ReLU(inplace=True),
+        # Leaky: so few channels, with no normalisation, die for good under a plain ReLU, and
+        # colours with them.
+        nn.LeakyReLU(0.2, inplace=True),
         nn.ReflectionPad2d(1),
         nn.Conv2d(fine, out_channels, 3),
     )
