@@ -295,6 +295,16 @@ def test_bars_are_drawn_and_leave_one_line_per_step() -> None:
     assert "inner: 5 steps in" in text
 
 
+def test_a_bar_keeps_to_one_line_of_a_narrow_terminal() -> None:
+    reporter = progress.BarReporter(Console(file=io.StringIO(), force_terminal=True, width=80))
+    with reporter.step("training", total=100, unit="steps") as step:
+        step.update(50, G_gan=1.0, G_feature_matching=10.0, G_l1=20.0, D_real=1.0)
+        (task,) = reporter._progress.tasks
+        words = progress._Words(reporter.console).render(task).plain
+    assert words.startswith("50 of 100 steps") and words.endswith("…")
+    assert len("training  ") + progress.BAR_WIDTH + len(words) <= 80
+
+
 def test_a_step_that_fails_claims_no_success() -> None:
     file = io.StringIO()
     for reporter in (

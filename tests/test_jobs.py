@@ -76,9 +76,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {
         "source": film(folder / "source.mp4", 1, 1, 24),
         "target": film(folder / "target.mp4", 2, 2, 60),
-        "noise": paint(
-            folder / "noise.mp4", torch.randint(0, 256, (30, 3, 96, 96), dtype=torch.uint8)
-        ),
+        "empty": paint(folder / "empty.mp4", torch.full((30, 3, 96, 96), 90, dtype=torch.uint8)),
     }
 
 
@@ -215,7 +213,7 @@ def test_what_is_wrong_with_the_source_is_said_before_training(clips, tmp_path, 
         jobs.transfer(clips[source], clips["target"], output, recipe="dance", **asked)
 
     with pytest.raises(NoSubjectFound, match="no person was found"):
-        transfer("noise")
+        transfer("empty")
     with pytest.raises(NoSubjectFound, match="no person number 7"):
         transfer(person=7)
     with pytest.raises(UnsupportedVideo, match="no frames between 5 s"):
@@ -248,6 +246,20 @@ def test_a_folder_with_other_things_is_left_alone(clips, tmp_path):
     assert mine.read_text() == "precious"
 
 
+def test_a_damaged_subject_is_told_before_the_source_is_tracked(
+    clips, dancer, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(jobs, "track", None)
+    copy = tmp_path / "copy"
+    shutil.copytree(dancer, copy)
+    (copy / "background.png").write_bytes(b"no picture")
+    with pytest.raises(BadSubject, match="background"):
+        jobs.render(copy, clips["source"], tmp_path / "out.mp4")
+    (copy / "generator.safetensors").unlink()
+    with pytest.raises(BadSubject, match="first checkpoint"):
+        jobs.render(copy, clips["source"], tmp_path / "out.mp4")
+
+
 def test_a_source_is_followed_by_its_own_number(clips, dancer, tmp_path):
     """Whom the extractor followed in the target says nothing about the source."""
     copy = tmp_path / "second"
@@ -265,9 +277,9 @@ def test_the_targets_sound_needs_the_target(clips, dancer, tmp_path):
 
 def test_no_person_is_said_before_training(clips, tmp_path):
     with pytest.raises(NoSubjectFound, match="neither a face nor a body"):
-        jobs.transfer(clips["source"], clips["noise"], tmp_path / "out.mp4")
+        jobs.transfer(clips["source"], clips["empty"], tmp_path / "out.mp4")
     with pytest.raises(NoSubjectFound, match="no person was found in any of its 30 frames"):
-        jobs.train(clips["noise"], tmp_path / "s", recipe="dance", steps=1)
+        jobs.train(clips["empty"], tmp_path / "s", recipe="dance", steps=1)
 
 
 def test_too_short_a_target_says_how_many_frames_are_needed(clips, tmp_path):

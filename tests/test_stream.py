@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
-from vidsynth.errors import IncompatibleStages, StageFailed, UnsupportedVideo
+from vidsynth.errors import IncompatibleStages, Interrupted, StageFailed, UnsupportedVideo
 from vidsynth.stream import Chunk, Stage, run
 from vidsynth.testing import moving_squares, sliding_labels, times, waving_person
 
@@ -241,3 +241,13 @@ def test_a_chunk_refuses_parts_of_other_lengths() -> None:
         Chunk(times(2), moving_squares(3, 8, 8))
     with pytest.raises(ValueError, match="pose has 3 frames for 2 timestamps"):
         Chunk(times(2)).with_signal(waving_person(3, 8, 8))
+
+
+def test_an_interruption_keeps_its_own_words() -> None:
+    def stopped(incoming: Iterator[Chunk]) -> Iterator[Chunk]:
+        yield next(incoming)
+        raise Interrupted("stopped after 2 frames")
+
+    with pytest.raises(Interrupted) as caught:
+        run(chunks(3), [stopped])
+    assert not getattr(caught.value, "__notes__", [])

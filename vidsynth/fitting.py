@@ -245,5 +245,5 @@ def _estimate(objective: Any, footage: Footage, training: TrainOptions) -> str:
     spec = footage.window_spec
     return (
         f"training at {spec.width}x{spec.height} px on {int(footage.training.sum())} frames: "
-        f"{parameters / 1e6:.1f} million weights, about {(weights + kept) / 1e9:.1f} GB of memory"
+        f"{parameters / 1e6:.1f} million weights, about {(weights + kept) / 1e9:.2g} GB of memory"
     )

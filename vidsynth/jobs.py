@@ -199,6 +199,8 @@ def render(
         subject = load_subject(subject)
     card = subject.card
     where = devices.choose(device)
+    # Opened first: what is wrong with the subject is said before any work.
+    generator, plate = subject.generator(where), subject.plate()
 
     # Track the source, and fit its motion to the target.
     extractor = _following(card.extractor, person)
@@ -210,10 +212,9 @@ def render(
         reporter.warn(sentence)
 
     # Render, streaming.
-    plate = subject.plate()
     line = stages.rendering(
         retargeted.sequence,
-        subject.generator(where),
+        generator,
         card.window_spec,
         card.window,
         plate,

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from vidsynth.clip import Clip
 from vidsynth.conditioning import Conditioning
-from vidsynth.errors import IncompatibleStages, StageFailed, VidsynthError
+from vidsynth.errors import IncompatibleStages, Interrupted, StageFailed, VidsynthError
 
 C = TypeVar("C", bound=Conditioning)
 
@@ -200,6 +200,8 @@ class _Line:
                 began, waited_before = perf_counter(), waited
                 try:
                     chunk = next(outgoing, None)
+                except Interrupted:  # says by itself how far it came
+                    raise
                 except VidsynthError as error:
                     if not getattr(error, "__notes__", None):
                         error.add_note(f"in stage {report.place}")

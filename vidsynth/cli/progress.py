@@ -15,6 +15,7 @@ from rich.text import Text
 from vidsynth.report import Reporter, Step
 
 SECONDS_BETWEEN_LINES = 10.0
+BAR_WIDTH = 20
 
 
 def reporter() -> Reporter:
@@ -111,7 +112,11 @@ class BarReporter(Reporter):
     def __init__(self, console: Console) -> None:
         self.console = console
         self._progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), _Words(), console=console, transient=True
+            TextColumn("{task.description}"),
+            BarColumn(BAR_WIDTH),
+            _Words(console),
+            console=console,
+            transient=True,
         )
         self._open = 0
 
@@ -160,9 +165,18 @@ class _BarStep(_CountedStep):
 
 
 class _Words(ProgressColumn):
+    """As much as fits into the line."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+
     def render(self, task: Task) -> Text:
         step = task.fields.get("step")
-        return Text(step.words() if isinstance(step, _CountedStep) else "")
+        words = Text(step.words() if isinstance(step, _CountedStep) else "", no_wrap=True)
+        room = self._console.width - len(task.description) - BAR_WIDTH - 2
+        words.truncate(max(room, BAR_WIDTH), overflow="ellipsis")
+        return words
 
 
 def _summary(step: _CountedStep) -> str:
