@@ -172,3 +172,11 @@ def test_frames_that_do_not_fit_the_disk_are_refused_beforehand(target, monkeypa
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     with pytest.raises(CannotWrite, match="VIDSYNTH_CACHE"):
         prepare(target, BODIES, size=32, background=False)
+
+
+def test_a_target_that_only_flickers_is_refused(target):
+    footage = prepare(target, BODIES, size=48, background=False)
+    flickering = replace(footage, training=torch.arange(60) % 2 == 0)
+    assert len(flickering.starts(1)) == 30
+    with pytest.raises(NoSubjectFound, match="2 consecutive frames"):
+        flickering.starts(2)

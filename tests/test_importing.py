@@ -96,6 +96,13 @@ def test_weights_that_do_not_fit_change_nothing(
     assert list(load_file(subject / "generator.safetensors")) == list(OLD)
 
 
+def test_a_file_that_is_no_weights_is_said_to_be_none(subject: Path, tmp_path: Path) -> None:
+    file = tmp_path / "net.pth"
+    file.write_text("this is no network\n" * 50)
+    with pytest.raises(BadSubject, match="cannot be read as weights"):
+        import_weights(file, subject, overwrite=True)
+
+
 def test_a_method_without_published_weights_says_so() -> None:
     with pytest.raises(BadSubject, match=r"net\.pth: Generator reads no published weights"):
         Generator.read_published(Path("net.pth"))

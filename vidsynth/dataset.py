@@ -177,8 +177,16 @@ class Footage:
         return VideoSpec(height=y1 - y0, width=x1 - x0, fps=self.spec.fps)
 
     def starts(self, num_frames: int) -> Tensor:
-        """Indices at which `num_frames` consecutive training frames begin."""
+        """Indices at which `num_frames` consecutive training frames begin.
+
+        Raises NoSubjectFound when there are none.
+        """
         whole = self.training.unfold(0, num_frames, 1).all(dim=1)
+        if not whole.any():
+            raise NoSubjectFound(
+                f"the target is never seen in {num_frames} consecutive frames; use a video in "
+                "which it stays in the picture"
+            )
         return whole.nonzero()[:, 0]
 
     def batch(self, starts: Tensor, num_frames: int, device: torch.device) -> TrainBatch:

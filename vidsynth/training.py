@@ -152,12 +152,6 @@ def train(
     elif processes.is_main:
         save_state(folder, objective, ema, run)
     starts = footage.starts(objective.num_frames)
-    if len(starts) == 0:
-        raise TrainingFailed(
-            f"no {objective.num_frames} consecutive frames show the subject; use a video in which "
-            "it stays in the picture"
-        )
-
     board = _Board(folder) if processes.is_main else None
     saved_at = run.seconds
     total, done_before = (budget.steps, run.step) if budget.steps else (budget.seconds, run.seconds)
