@@ -35,6 +35,7 @@ SMALL = [
     "generator.blocks=1",
     "generator.d_filters=8",
     "generator.learning_rate=2e-3",
+    "training.warmup_steps=0",
 ]
 RATE = Fraction(25)
 
