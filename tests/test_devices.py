@@ -33,3 +33,8 @@ def test_precision_is_what_was_asked_for():
     with devices.autocast(cpu):
         wanted = torch.bfloat16 if devices.has_fast_bf16(cpu) else torch.float32
         assert layer(x).dtype == wanted
+
+
+def test_free_memory_is_between_nothing_and_what_the_machine_has():
+    free = devices.free_memory(torch.device("cpu"))
+    assert free is None or 0 < free < 1 << 50

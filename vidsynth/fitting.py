@@ -20,7 +20,7 @@ from vidsynth.dataset import Footage, prepare, track
 from vidsynth.errors import BadOption, BadSubject
 from vidsynth.evaluate import Scores, score
 from vidsynth.files import writing
-from vidsynth.kinds import Conditions, Generator
+from vidsynth.kinds import Conditions, Generator, Objective
 from vidsynth.processes import Processes
 from vidsynth.recipes import Recipe
 from vidsynth.report import Reporter
@@ -101,7 +101,7 @@ def fit(
     torch.manual_seed(seed)
     painter = build_generator(generator_ref, conditions)
     objective = painter.objective(footage.window_spec)
-    reporter.say(_estimate(objective, footage, training))
+    _tell_estimate(objective, footage, training, where, reporter)
 
     def keep(weights: Mapping[str, Tensor], run: Run) -> None:
         save_weights(folder, weights)
@@ -234,16 +234,27 @@ def _channels(signal: Conditioning) -> int:
     return signal[:1].draw(16, 16).shape[1]
 
 
-def _estimate(objective: Any, footage: Footage, training: TrainOptions) -> str:
-    """What training will take, before it starts."""
+def _tell_estimate(
+    objective: Objective,
+    footage: Footage,
+    training: TrainOptions,
+    device: torch.device,
+    reporter: Reporter,
+) -> None:
+    """What training will take, before it starts, and whether the machine has it."""
     parameters = sum(p.numel() for phase in objective.phases for p in phase.module.parameters())
-    weights = 16 * parameters  # value, gradient and two moments, 4 bytes each
-    sample = footage.batch(
-        footage.starts(objective.num_frames)[:1], objective.num_frames, torch.device("cpu")
-    )
-    kept = activation_bytes(objective, sample) * training.batch
+    first = footage.starts(objective.num_frames)[:1]
+    sample = footage.batch(first, objective.num_frames, torch.device("cpu"))
+    # Of each weight: value, gradient, two moments, EMA; 4 bytes each.
+    needed = 20 * parameters + activation_bytes(objective, sample) * training.batch
     spec = footage.window_spec
-    return (
+    reporter.say(
         f"training at {spec.width}x{spec.height} px on {int(footage.training.sum())} frames: "
-        f"{parameters / 1e6:.1f} million weights, about {(weights + kept) / 1e9:.2g} GB of memory"
+        f"{parameters / 1e6:.1f} million weights, about {needed / 1e9:.1f} GB of memory"
     )
+    free = devices.free_memory(device)
+    if free is not None and needed > free:
+        reporter.warn(
+            f"only {free / 1e9:.1f} GB are free on {device}: if training fails, lower --size, "
+            "training.batch or generator.filters"
+        )

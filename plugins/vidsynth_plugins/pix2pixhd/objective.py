@@ -256,6 +256,9 @@ def _perceptual(options: Pix2PixHDOptions) -> PerceptualLoss | None:
         return None
     try:
         return PerceptualLoss.pretrained(offline=True)
-    except MissingWeights as error:
-        log.warning("training goes on without the perceptual loss: %s", error)
+    except MissingWeights:
+        log.warning(
+            "no perceptual loss: the weights of VGG19 are not here (vidsynth doctor says where "
+            "they go; training does without)"
+        )
         return None
