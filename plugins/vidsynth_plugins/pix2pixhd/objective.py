@@ -22,6 +22,7 @@ from vidsynth.losses import (
     judge_real,
     weighted_l1,
 )
+from vidsynth.weights import WEIGHTS
 from vidsynth_plugins.pix2pixhd.networks import (
     FACE_MARGIN,
     LocalEnhancer,
@@ -258,7 +259,8 @@ def _perceptual(options: Pix2PixHDOptions) -> PerceptualLoss | None:
         return PerceptualLoss.pretrained(offline=True)
     except MissingWeights:
         log.warning(
-            "no perceptual loss: the weights of VGG19 are not here (vidsynth doctor says where "
-            "they go; training does without)"
+            "no perceptual loss: VGG19 (%.0f MB) is not on this machine; training does without, and "
+            "vidsynth doctor says where to put it",
+            WEIGHTS["vgg19"].size_mb,
         )
         return None
