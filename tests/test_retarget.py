@@ -657,6 +657,17 @@ def test_gaze_moves_the_irises_within_their_own_corners():
     assert still[:, 468:].abs().max() < 1e-3
 
 
+def test_a_target_who_was_filmed_cross_eyed_does_not_squint_for_a_source_who_does_not():
+    squinting = neutral_face()
+    for iris, side in ((faces.RIGHT_IRIS, 1), (faces.LEFT_IRIS, -1)):
+        squinting[list(iris), 0] += side * 0.4  # centimetres, towards the nose
+    result = acted(perform(neutral_face()), perform(squinting, seed=1))
+    shapes = canonical(result)
+    for iris, corners in ((faces.RIGHT_IRIS, (33, 133)), (faces.LEFT_IRIS, (362, 263))):
+        offset = shapes[:, list(iris), 0].mean(dim=1) - shapes[:, list(corners), 0].mean(dim=1)
+        assert float(offset[:20].abs().max()) < 0.1
+
+
 def test_a_glance_in_the_most_neutral_frames_does_not_bend_the_gaze():
     """The mouth shuts only during the glance: the face at rest still looks where it mostly does."""
     shapes = neutral_face().repeat(100, 1, 1)

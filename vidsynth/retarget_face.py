@@ -21,6 +21,7 @@ from vidsynth.facemesh import load_face_mesh
 
 # T frames; canonical coordinates are centimetres, free of head pose
 
+_NATURAL_VERGENCE_CM = 0.05  # per eye, from person to person
 NUM_MESH = 468  # the first of the 478 points; irises follow
 _MOUTH = faces.LIPS_OUTER + faces.LIPS_INNER
 _EYES = ((faces.RIGHT_EYE, faces.RIGHT_IRIS), (faces.LEFT_EYE, faces.LEFT_IRIS))
@@ -281,6 +282,7 @@ def _reshape(shapes: Tensor, own: Tensor, target: Tensor, options: FaceRetarget)
     points = moves * options.expression_strength
     if options.adapt:
         points = points * _size_ratios(own, target)[:, None]
+    target = _with_eyes_level(target, own)
     points = target + points
     for (_, iris), corners in zip(_EYES, _EYE_CORNERS, strict=True):
         gaze = moves[:, iris] - moves[:, corners].mean(dim=1, keepdim=True)
@@ -289,6 +291,28 @@ def _reshape(shapes: Tensor, own: Tensor, target: Tensor, options: FaceRetarget)
         socket = (points[:, corners] - target[list(corners)]).mean(dim=1, keepdim=True)
         points[:, iris] = target[list(iris)] + socket + options.gaze_strength * gaze
     return points
+
+
+def _with_eyes_level(target: Tensor, own: Tensor) -> Tensor:
+    """The target's neutral face without the squint of one who played cross-eyed when filmed.
+
+    How far two irises stand towards the nose differs little between people; beyond that, the
+    source's is taken.
+    """
+
+    def vergence(shape: Tensor) -> Tensor:
+        right, left = (
+            shape[list(iris), 0].mean() - shape[list(corners), 0].mean()
+            for (_, iris), corners in zip(_EYES, _EYE_CORNERS, strict=True)
+        )
+        return (right - left) / 2
+
+    excess = vergence(target) - vergence(own)
+    excess = excess - excess.clamp(-_NATURAL_VERGENCE_CM, _NATURAL_VERGENCE_CM)
+    level = target.clone()
+    for (_, iris), side in zip(_EYES, (1, -1), strict=True):
+        level[list(iris), 0] -= side * excess
+    return level
 
 
 def _size_ratios(own: Tensor, target: Tensor) -> Tensor:

@@ -259,8 +259,8 @@ def _perceptual(options: Pix2PixHDOptions) -> PerceptualLoss | None:
         return PerceptualLoss.pretrained(offline=True)
     except MissingWeights:
         log.warning(
-            "no perceptual loss: VGG19 (%.0f MB) is not on this machine; training does without, and "
-            "vidsynth doctor says where to put it",
+            "no perceptual loss: VGG19 (%.0f MB) is not on this machine; training does without "
+            "(vidsynth doctor says where to put it)",
             WEIGHTS["vgg19"].size_mb,
         )
         return None
