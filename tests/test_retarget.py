@@ -303,6 +303,15 @@ def test_keep_inside_slides_a_person_back_smoothly():
     assert shift.diff().abs().max() < 15
 
 
+def test_keep_inside_keeps_to_the_part_that_the_generator_works_in():
+    summary = summarise(dancer(metre_px=100)) | {"room": [150.0, 400.0]}
+    options = BodyRetarget(keep_inside=True)
+    kept = retarget(dancer(sway_m=1.5), summary, options).sequence
+    assert isinstance(kept, PoseSequence)
+    x = kept.keypoints[..., 0]
+    assert float(x.min()) > 149.99 and float(x.max()) < 400.01
+
+
 def test_absolute_only_fits_the_picture():
     source = dancer(size=(200, 400))
     result = moved(source, dancer(size=(512, 512)), absolute=True)

@@ -184,7 +184,8 @@ def _card(
         width=footage.spec.width,
         fps=str(footage.spec.fps),
         window=footage.window,
-        summary=retarget.summarise(footage.signal[footage.training.nonzero()[:, 0]]),
+        summary=retarget.summarise(footage.signal[footage.training.nonzero()[:, 0]])
+        | {"room": _room(footage)},
         settings={
             "size": recipe.size,
             "training": dict(recipe.training),
@@ -194,6 +195,16 @@ def _card(
         target_hash=content,
         crop=footage.crop,
     )
+
+
+def _room(footage: Footage) -> list[float]:
+    """From which x to which, in pixels, joints may be: hands and clothes reach beyond them."""
+    x0, y0, x1, y1 = footage.window
+    margin = 0.05 * (y1 - y0)
+    return [
+        x0 + margin if x0 > 0 else 0.0,
+        x1 - margin if x1 < footage.spec.width else float(footage.spec.width),
+    ]
 
 
 def _scorer(

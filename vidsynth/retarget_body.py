@@ -43,7 +43,8 @@ class BodyRetarget:
         absolute: keep place and size as in the source's picture, fitted into the target's frame.
         limbs: also give each limb the target's length; good when the two are built differently.
         steady: frames over which distance to the camera is smoothed; 1 is not at all.
-        keep_inside: slide a person who would leave the picture back, sideways.
+        keep_inside: slide a person who would leave the picture, or the part of it that the
+            generator works in, back sideways.
     """
 
     absolute: bool = False
@@ -215,7 +216,7 @@ def retarget_body(
     if options.limbs:
         moved = _relimb(moved, _limb_ratios(own["limbs"], theirs["limbs"]), yardstick == "feet")
     if options.keep_inside:
-        moved = _slide_inside(moved, options.steady)
+        moved = _slide_inside(moved, options.steady, tuple(summary.get("room", (0, size[1]))))
     return moved, {"places": _new_places(moved, yardstick, theirs, summary["overhang"])}
 
 
@@ -297,8 +298,8 @@ def _overhang(pose: PoseSequence) -> Tensor:
     return over.clamp(min=0) / pose.size[0]
 
 
-def _slide_inside(pose: PoseSequence, frames: int) -> PoseSequence:
-    """Slide sideways, smoothly in time, so that well-seen joints stay in the picture."""
+def _slide_inside(pose: PoseSequence, frames: int, room: tuple[float, float]) -> PoseSequence:
+    """Slide sideways, smoothly in time, so that well-seen joints stay between two x, in pixels."""
 
     def held(values: Tensor) -> Tensor:
         # The mean of a running maximum over the same window never falls below the values.
@@ -308,9 +309,9 @@ def _slide_inside(pose: PoseSequence, frames: int) -> PoseSequence:
         return functional.avg_pool1d(padded, 2 * half + 1, 1)[0, 0]
 
     left, right = _confident_x(pose)
-    room = pose.size[1] - right
+    left, right = left - room[0], room[1] - right
     # A quick run from edge to edge asks for both at once: staying inside wins over smoothness.
-    shift = (held((-left).clamp(min=0)) - held((-room).clamp(min=0))).clamp(-left, room)
+    shift = (held((-left).clamp(min=0)) - held((-right).clamp(min=0))).clamp(-left, right)
     offset = torch.stack([shift, torch.zeros_like(shift)], dim=1)
     return _move(pose, torch.ones_like(shift), offset, pose.frame_size)
 
