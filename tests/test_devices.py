@@ -38,3 +38,11 @@ def test_precision_is_what_was_asked_for():
 def test_free_memory_is_between_nothing_and_what_the_machine_has():
     free = devices.free_memory(torch.device("cpu"))
     assert free is None or 0 < free < 1 << 50
+
+
+@pytest.mark.parametrize(("cores", "kind", "ahead"), [(2, "cpu", 0), (8, "cpu", 2), (2, "cuda", 2)])
+def test_stages_take_turns_only_where_the_generator_needs_every_core(
+    monkeypatch, cores, kind, ahead
+):
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    assert devices.prefetch_beside(torch.device(kind)) == ahead

@@ -69,3 +69,12 @@ def free_memory(device: torch.device) -> int | None:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
     except (ValueError, OSError, AttributeError):
         return None
+
+
+def prefetch_beside(device: torch.device) -> int:
+    """How many chunks the stages beside a generator on `device` may run ahead.
+
+    On two CPU cores a generator's threads take both, and every chunk that is encoded meanwhile
+    makes the whole team wait: there the stages take turns, which is faster.
+    """
+    return 0 if device.type == "cpu" and (os.cpu_count() or 1) <= 2 else 2

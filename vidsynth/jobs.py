@@ -244,7 +244,8 @@ def render(
 
     with reporter.step("rendering", total=len(tracked.pts), unit="frames") as step:
         chunks = stages.timeline(tracked.pts)
-        reports = stream.run(chunks, line, write, progress=step.update)
+        ahead = devices.prefetch_beside(where)
+        reports = stream.run(chunks, line, write, prefetch=ahead, progress=step.update)
     with writing(_settings_file(output)) as temporary:
         temporary.write_text(_resolved(subject.card, source, wanted))
     for note in written[0].notes:
