@@ -16,9 +16,10 @@ ROOT = Path(__file__).parents[1]
 ORDER = (
     "errors", "report", "options", "registry", "recipes", "files", "weights", "devices",
     "processes", "clip", "raster", "facemesh", "drawing", "bodies", "faces", "conditioning",
-    "stream", "kinds", "pixels", "sound", "encode", "video", "blocks", "losses", "plate",
+    "regions", "stream", "kinds", "pixels", "sound", "encode", "video", "blocks", "losses", "plate",
     "retarget_body", "retarget_face", "retarget", "stages", "subject", "importing", "dataset",
-    "evaluate", "training", "choosing", "fitting", "jobs", "worlds", "testing", "bench", "cli",
+    "scores", "training", "choosing", "fitting", "jobs", "evaluate", "webreport", "worlds",
+    "testing", "bench", "cli",
 )  # fmt: skip
 
 HEAVY = {"torch", "numpy", "cv2", "av", "mediapipe", "scipy", "vidsynth_plugins"}

@@ -24,8 +24,8 @@ from vidsynth.errors import (
     UnknownName,
     UnsupportedVideo,
 )
-from vidsynth.evaluate import score
 from vidsynth.report import Reporter
+from vidsynth.scores import score
 from vidsynth.stream import Chunk
 from vidsynth.worlds import WORLDS, write_video_with_sound
 

@@ -13,8 +13,8 @@ import torch
 from tiny import TinyObjective, tiny_footage, weights_of
 
 from vidsynth.errors import BadSubject, Interrupted, TrainingFailed
-from vidsynth.evaluate import Scores
 from vidsynth.processes import Processes
+from vidsynth.scores import Scores
 from vidsynth.training import (
     Budget,
     Run,
@@ -171,7 +171,7 @@ import torch
 sys.path.insert(0, {tests!r})
 torch.set_num_threads(1)
 from tiny import TinyObjective, tiny_footage
-from vidsynth.evaluate import Scores
+from vidsynth.scores import Scores
 from vidsynth.processes import Processes
 from vidsynth.training import Budget, TrainOptions, train
 

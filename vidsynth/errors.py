@@ -59,6 +59,10 @@ class MissingWeights(VidsynthError):
     """Pretrained weights are needed and not on this machine."""
 
 
+class NotMeasurable(VidsynthError):
+    """A metric has nothing to say of these videos: no subject in them, or too few samples."""
+
+
 class BadSubject(VidsynthError):
     """A subject folder that is not one, is damaged, or was made by a newer format."""
 

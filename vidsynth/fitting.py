@@ -17,12 +17,12 @@ from vidsynth.clip import Clip
 from vidsynth.conditioning import Conditioning
 from vidsynth.dataset import Footage, prepare, track
 from vidsynth.errors import BadOption, BadSubject
-from vidsynth.evaluate import Scores, score
 from vidsynth.files import writing
 from vidsynth.kinds import Conditions, Generator, Objective
 from vidsynth.processes import Processes
 from vidsynth.recipes import Recipe
 from vidsynth.report import Reporter
+from vidsynth.scores import Scores, score
 from vidsynth.stages import clips_of
 from vidsynth.subject import (
     CARD,

@@ -8,10 +8,10 @@ version.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -217,15 +217,65 @@ class Discriminator(Plugin, nn.Module):
     def forward(self, frames_BTCHW: Tensor, condition_BTCHW: Tensor | None) -> Judgement: ...
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Film:
+    """A video as metrics see it: read as often as they like, at one size, tracked at most once."""
+
+    name: str
+    spec: VideoSpec
+    pts: Tensor
+    """(T,) float64 seconds."""
+    read: Callable[[], Iterator[Clip]]
+    """Its clips from the start, of `spec`'s size, in order."""
+    track: Callable[[str], Conditioning]
+    """What the extractor plugin of this name sees in it, (T,); computed once and shared."""
+
+    def __len__(self) -> int:
+        return len(self.pts)
+
+
+Against = Literal["truth", "motion", "looks", "nothing"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Measurement:
+    """What a metric found over all the films it was given."""
+
+    value: float
+    count: int
+    """How many samples (frames, pairs of frames, windows) the value rests on."""
+    protocol: str
+    """All that must be equal for two values to be comparable: version, resize rule, stride,
+    hash of the weights. The evaluation adds size and number of frames."""
+    per_frame: Tensor | None = None
+    """(T,) float64, the films end to end, NaN where nothing was measured; None for a metric of
+    whole sets."""
+    caveat: str = ""
+    """Why to distrust the value, in words; empty when there is no reason."""
+
+
 class Metric(Plugin):
-    """A number over two videos."""
+    """A number over made videos, and over what they are held against."""
 
     unit: ClassVar[str]
+    """"dB", "px", "%", or "" for a bare number."""
     higher_is_better: ClassVar[bool]
-    needs_reference: ClassVar[bool] = True
+    against: ClassVar[Against] = "truth"
+    """"truth": the same moments as they really look, frame by frame. "motion": a video, of anyone,
+    that moves the same, frame by frame. "looks": any real video of the same subject. "nothing":
+    the made video is judged alone."""
 
     @abstractmethod
-    def update(self, made: Clip, real: Clip | None) -> None: ...
+    def update(self, made: Film, real: Film | None) -> None:
+        """Take in one more made film. `real` is what `against` says, and None for "nothing"; for
+        "truth" and "motion" it has the same number of frames.
+
+        Raises MissingWeights when it needs weights that are not at hand.
+        """
 
     @abstractmethod
-    def compute(self) -> float: ...
+    def compute(self) -> Measurement:
+        """Over all films since the metric was built.
+
+        Raises NotMeasurable when there was nothing to measure, too few samples, or no subject.
+        """

@@ -23,11 +23,11 @@ from torch import Tensor
 from vidsynth.dataset import Footage
 from vidsynth.devices import Precision, autocast
 from vidsynth.errors import BadSubject, Interrupted, TrainingFailed
-from vidsynth.evaluate import Scores
 from vidsynth.files import writing
 from vidsynth.kinds import Objective, TrainBatch
 from vidsynth.processes import Processes
 from vidsynth.report import Reporter
+from vidsynth.scores import Scores
 
 # B batch, T frames, H, W pixels
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from vidsynth.evaluate import psnr, score, ssim
+from vidsynth.scores import psnr, score, ssim
 
 
 def frames(value: int, size: int = 32) -> torch.Tensor:
