@@ -94,8 +94,10 @@ def test_thickness_survives_a_bow() -> None:
     pose = person()
     keypoints = pose.keypoints.clone()
     keypoints[:, 0, :23, 1] += keypoints[:, 0, 23, 1] - keypoints[:, 0, 11, 1]
-    bowed = bodies.torso_lengths(bodies._subject(replace(pose, keypoints=keypoints), SIZE, SIZE))
-    upright = bodies.torso_lengths(bodies._subject(pose, SIZE, SIZE))
+    bowed = bodies.torso_lengths(
+        bodies.subject_points(replace(pose, keypoints=keypoints), SIZE, SIZE)
+    )
+    upright = bodies.torso_lengths(bodies.subject_points(pose, SIZE, SIZE))
     assert bowed[0] > 0.6 * upright[0]
 
 

@@ -93,7 +93,7 @@ def _with_middles(points: np.ndarray) -> np.ndarray:
     return np.concatenate([points, (points[:, first] + points[:, second]) / 2], axis=1)
 
 
-def _subject(pose: PoseSequence, height: int, width: int) -> np.ndarray:
+def subject_points(pose: PoseSequence, height: int, width: int) -> np.ndarray:
     """Person 0's joints and middles in pixels of a (height, width) picture: (T, 38, 3)."""
     points = pose.keypoints[:, 0].double().cpu().numpy()
     zoom = np.array([width / pose.frame_size[1], height / pose.frame_size[0], 1.0])
@@ -122,7 +122,7 @@ def draw(pose: PoseSequence, height: int, width: int) -> Tensor:
     hardly seen fade to black, and everything is anti-aliased, so that maps move smoothly. Frames
     without the subject stay black.
     """
-    points = _subject(pose, height, width)
+    points = subject_points(pose, height, width)
     depth = _with_middles(pose.world[:, 0].double().cpu().numpy())[..., 2]
     torso_px = torso_lengths(points)
     polygons = _tapered(points, torso_px)
@@ -208,7 +208,7 @@ def silhouettes(pose: PoseSequence, height: int, width: int) -> Tensor:
     The hull of trunk and legs, thick arms and a disc for the head that reaches above the crown,
     all wider than the limbs by a fraction of the torso length.
     """
-    points = _subject(pose, height, width)
+    points = subject_points(pose, height, width)
     torso_px = torso_lengths(points)
     masks = np.zeros((len(points), height, width, 1), np.uint8)
     for t in np.flatnonzero(pose.present().numpy()):
@@ -228,11 +228,11 @@ def silhouettes(pose: PoseSequence, height: int, width: int) -> Tensor:
                 fill_disc(mask, xy[list(hand)].mean(axis=0), 0.3 * unit, 255)
         if known[MID_EAR]:
             stroke(mask, xy[[NECK, MID_EAR]], 255, thickness=0.5 * unit)
-            fill_disc(mask, _head_centre(points[t], unit), 0.48 * unit, 255)
+            fill_disc(mask, head_centre(points[t], unit), 0.48 * unit, 255)
     return as_maps(masks)
 
 
-def _head_centre(points: np.ndarray, unit: float) -> np.ndarray:
+def head_centre(points: np.ndarray, unit: float) -> np.ndarray:
     """Middle of the whole head in pixels: the ears sit below it. `points`: (38, 3)."""
     upward = points[MID_EAR, :2] - points[NECK, :2]
     norm = np.linalg.norm(upward)
@@ -248,14 +248,14 @@ def regions(pose: PoseSequence) -> dict[str, Tensor]:
     before clipping.
     """
     height, width = pose.frame_size
-    points = _subject(pose, height, width)
+    points = subject_points(pose, height, width)
     torso_px = torso_lengths(points)
     names = ("subject", "face", *HANDS)
     boxes = np.zeros((len(names), len(points), 4), np.float32)
     for t in np.flatnonzero(pose.present().numpy()):
         unit = torso_px[t]
         seen = points[t, :NUM_KEYPOINTS, 2] > VISIBLE
-        centres = {"face": (_head_centre(points[t], unit), 0.42 * unit)} if seen[NOSE] else {}
+        centres = {"face": (head_centre(points[t], unit), 0.42 * unit)} if seen[NOSE] else {}
         for name, hand in HANDS.items():
             if seen[hand[0]]:
                 centres[name] = (points[t, list(hand), :2].mean(axis=0), 0.25 * unit)
@@ -284,7 +284,7 @@ def features(pose: PoseSequence) -> Tensor:
     66 numbers say where the joints appear, 66 how they lie in space (half weight: depth tells a
     turned back from a front), so that a nearest neighbour looks alike and faces the same way.
     """
-    points = _subject(pose, *pose.frame_size)
+    points = subject_points(pose, *pose.frame_size)
     unit = torso_lengths(points)[:, None, None]
     placed = (points[:, :NUM_KEYPOINTS, :2] - points[:, MID_HIP, None, :2]) / unit
     turned = pose.world[:, 0, :, ::2].double().cpu().numpy()
