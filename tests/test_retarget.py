@@ -202,6 +202,18 @@ def test_a_crouching_source_keeps_the_scale_of_its_standing_self():
     )
 
 
+def test_who_mostly_sits_and_is_judged_too_small_then_still_stands_as_tall_as_the_target():
+    source = dancer(metre_px=120)
+    seated, world = source.keypoints.clone(), source.world.clone()
+    seated[:150, 0, :25, 1] += 60
+    world[:150, 0, :25, 1] += 0.5
+    world[:150] *= 1.25  # trackers guess the depth of folded legs, and with it the scale
+    result = moved(replace(source, keypoints=seated, world=world), dancer(metre_px=240), limbs=True)
+    assert float(heights(result)[170:].mean()) == pytest.approx(
+        float(heights(dancer(metre_px=240)).mean()), rel=0.02
+    )
+
+
 def test_who_only_sits_at_the_back_is_not_taken_for_smaller():
     target = dancer(near=1.4)
     points, world = target.keypoints.clone(), target.world.clone()

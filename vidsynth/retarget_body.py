@@ -30,6 +30,7 @@ _YARDSTICKS = {
 }
 """What a person is placed and measured by, best first: lower part, upper part."""
 _CONFIDENT = 0.5  # visibility; feet below the picture's edge are guessed with less
+_UPRIGHT = 0.95  # of the straightest postures' height
 _ENOUGH = 0.3  # of the frames must show a yardstick in both videos
 _SIZE_SLACK = 1.15  # how far measured heights stray, and generators still cope
 _GROUND_FRAMES = 31  # longer than two jumps, shorter than a walk
@@ -106,6 +107,8 @@ class _Stance:
     """(T,) pixels: y of the lowest foot, or of the hips or shoulders."""
     height: Tensor
     """(T,) pixels between the yardstick's two parts, were the person to stand straight there."""
+    upright: Tensor
+    """(T,) bool: about as straight as the person ever is."""
 
     @staticmethod
     def measure(pose: PoseSequence, yardstick: str) -> _Stance:
@@ -120,7 +123,8 @@ class _Stance:
         # Who crouches is no smaller: the straightest postures tell the body, its scale the size.
         metres = (_part(world, sure, upper) - _part(world, sure, lower)).norm(dim=1)
         straight = metres.nanquantile(0.9)
-        return _Stance(base[:, 0], line, straight * _pixels_per_metre(points, world, sure))
+        height = straight * _pixels_per_metre(points, world, sure)
+        return _Stance(base[:, 0], line, height, metres > _UPRIGHT * straight)
 
     @property
     def known(self) -> Tensor:
@@ -132,12 +136,16 @@ class _Stance:
 
     def stats(self, *, depth: bool) -> dict[str, float]:
         """Robust description over time, in pixels; `depth`: the line tells distance."""
-        x, line, height = (v[self.known] for v in (self.x, self.line, self.height))
-        ground = self.ground(_GROUND_FRAMES)[self.known]
+        x, line = self.x[self.known], self.line[self.known]
+        ground = self.ground(_GROUND_FRAMES)
+        # Trackers judge the scale of who sits or crouches up to a fifth too small.
+        upright = self.known & self.upright
+        standing, height = ground[upright], self.height[upright]
+        ground = ground[self.known]
         low, middle, high = ground.quantile(torch.tensor([0.05, 0.5, 0.95]).to(ground)).tolist()
         far, close = (low, high) if depth else (middle, middle)
         stats = {"x": float(x.median()), "line": middle, "height": float(height.median())}
-        stats |= {"far": far, "close": close} | _heights_at_ends(ground, height, far, close)
+        stats |= {"far": far, "close": close} | _heights_at_ends(standing, height, far, close)
         for axis, values in (("x", x), ("y", line)):
             ends = values.quantile(torch.tensor([0.01, 0.99]).to(values)).tolist()
             stats |= {f"{axis}_min": ends[0], f"{axis}_max": ends[1]}
@@ -145,18 +153,20 @@ class _Stance:
 
 
 def _heights_at_ends(ground: Tensor, height: Tensor, far: float, close: float) -> dict[str, float]:
-    """Heights where the ground line is at its ends: medians there, as far as perspective allows.
+    """Heights where the ground line is at its ends, on a straight line through what was measured.
 
     Who is nearer looks taller, and height changes with the line as many times as fast as the
     person is taller than the camera stands: at most 4 times.
     """
     usual, line = float(height.median()), float(ground.median())
-    band = 0.02 * (close - far)
-    at_far = float(height[ground <= far + band].median())
-    at_close = float(height[ground >= close - band].median())
+    low, high = ground.quantile(torch.tensor([1 / 3, 2 / 3]).to(ground))
+    back, front = ground <= low, ground >= high
+    depth = float(ground[front].median() - ground[back].median())
+    growth = float(height[front].median() - height[back].median())
+    slope = min(max(growth / depth, 0.0), 4.0) if depth > 0.02 * usual else 0.0
     return {
-        "height_far": min(max(at_far, usual - 4 * max(line - far, 0.0), 0.25 * usual), usual),
-        "height_close": max(min(at_close, usual + 4 * max(close - line, 0.0)), usual),
+        "height_far": max(usual + slope * (far - line), 0.25 * usual),
+        "height_close": usual + slope * (close - line),
     }
 
 
@@ -169,7 +179,7 @@ def summarise_body(pose: PoseSequence) -> dict[str, Any]:
         if stance.known.sum() >= _ENOUGH * pose.present().sum():
             stats = stance.stats(depth=name == "feet")
             nearness = _nearness(stance.ground(_GROUND_FRAMES), stats)
-            limbs = _limb_lengths(pose, _perspective(stats, nearness)[1])
+            limbs = _limb_lengths(pose, _perspective(stats, nearness)[1], stance.upright)
             stances[name] = stats | {"limbs": limbs}
     overhang = _overhang(pose)[pose.present()]
     return {"stances": stances, "overhang": float(overhang.quantile(0.95))}
@@ -351,11 +361,12 @@ def _with_middles(points_TK3: Tensor) -> Tensor:
     return torch.cat([points_TK3, *middles], dim=1)
 
 
-def _limb_lengths(pose: PoseSequence, standing: Tensor) -> list[float | None]:
+def _limb_lengths(pose: PoseSequence, standing: Tensor, upright: Tensor) -> list[float | None]:
     """Median length of each limb of `_CHAIN`, in standing heights; None where never measured.
 
     World coordinates say how much a limb is foreshortened in the picture; limbs that point at the
-    camera (less than half their length shows) are left out.
+    camera (less than half their length shows) are left out. Upright postures come first, since
+    the scale of the others is less sure.
     """
     flat = _with_middles(pose.keypoints[:, 0].double())
     world = _with_middles(pose.world[:, 0].double())
@@ -365,8 +376,10 @@ def _limb_lengths(pose: PoseSequence, standing: Tensor) -> list[float | None]:
         shows = bone[:, :2].norm(dim=1) / bone.norm(dim=1)
         sure = torch.minimum(flat[:, joint, 2], flat[:, parent, 2]) > _CONFIDENT
         picture = (flat[:, joint, :2] - flat[:, parent, :2]).norm(dim=1)
-        usable = (picture / shows / standing)[pose.present() & sure & (shows > 0.5)]
-        lengths.append(float(usable.median()) if len(usable) else None)
+        usable = pose.present() & sure & (shows > 0.5)
+        best = usable & upright if (usable & upright).any() else usable
+        length = (picture / shows / standing)[best]
+        lengths.append(float(length.median()) if len(length) else None)
     return lengths
 
 
