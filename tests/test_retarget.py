@@ -489,9 +489,19 @@ def test_spans_join_what_is_near_and_keep_apart_what_is_not():
     outside[[10, 11, 14, 60]] = True
     report = RangeReport(distance=torch.zeros(100), reasons={"poses": outside, "places": outside})
     pts = torch.arange(100) / 10.0
-    assert report.spans(pts) == [(pts[10], pts[14]), (pts[60], pts[60])]
     assert report.sentence(pts) == (
         "4 of 100 frames ask for poses and places the target never showed: 1.0-1.4, 6.0 s"
+    )
+
+
+def test_of_a_source_that_is_new_throughout_the_farthest_moments_are_told():
+    distance = torch.full((100,), 1.6)
+    distance[40:65] = 5.0
+    everywhere = torch.ones(100, dtype=torch.bool)
+    report = RangeReport(distance=distance, reasons={"poses": everywhere})
+    assert report.sentence(torch.arange(100) / 10.0) == (
+        "100 of 100 frames ask for poses the target never showed, the farthest from them "
+        "4.0-6.4 s; a target filmed in more of them would look better"
     )
 
 

@@ -52,16 +52,14 @@ class RangeReport:
         none = torch.zeros(len(self.distance), dtype=torch.bool)
         return torch.stack([none, *self.reasons.values()]).any(dim=0)
 
-    def spans(self, pts: Tensor, *, join: float = 0.5) -> list[tuple[float, float]]:
-        """First and last second of each run of outside frames; runs nearer than `join` seconds
-        are one. `pts`: (T,) seconds."""
-        spans: list[tuple[float, float]] = []
-        for second in pts[self.outside].tolist():
-            if spans and second - spans[-1][1] < join:
-                spans[-1] = (spans[-1][0], second)
-            else:
-                spans.append((second, second))
-        return spans
+    @property
+    def farthest(self) -> Tensor:
+        """(T,) bool: the outside frames to look at first. All of them while they are few; of many,
+        the quarter that is least like anything in the training."""
+        outside = self.outside
+        if int(outside.sum()) <= len(outside) // 2:
+            return outside
+        return outside & (self.distance >= self.distance[outside].quantile(0.75))
 
     def sentence(self, pts: Tensor) -> str:
         """For the user: "18 of 300 frames ask for poses the target never showed: 4.2-4.8 s";
@@ -71,12 +69,30 @@ class RangeReport:
             return ""
         nouns = [noun for noun, frames in self.reasons.items() if frames.any()]
         what = ", ".join(nouns[:-1]) + " and " + nouns[-1] if len(nouns) > 1 else nouns[0]
-        spans = self.spans(pts)
+        spans = _spans(pts, self.farthest)
         longest = sorted(spans, key=lambda s: s[0] - s[1])[:4]
         texts = [_span_text(*span) for span in spans if span in longest]
         more = f" and {len(spans) - 4} more" if len(spans) > 4 else ""
         when = ", ".join(texts)
-        return f"{count} of {total} frames ask for {what} the target never showed: {when} s{more}"
+        told = f"{count} of {total} frames ask for {what} the target never showed"
+        if count <= total // 2:
+            return f"{told}: {when} s{more}"
+        return (
+            f"{told}, the farthest from them {when} s{more}; a target filmed in more of them "
+            "would look better"
+        )
+
+
+def _spans(pts: Tensor, frames: Tensor, *, join: float = 0.5) -> list[tuple[float, float]]:
+    """First and last second of each run of `frames` (T,); runs nearer than `join` seconds are
+    one."""
+    spans: list[tuple[float, float]] = []
+    for second in pts[frames].tolist():
+        if spans and second - spans[-1][1] < join:
+            spans[-1] = (spans[-1][0], second)
+        else:
+            spans.append((second, second))
+    return spans
 
 
 def _span_text(start: float, end: float) -> str:
