@@ -246,7 +246,7 @@ def prepare(
             reporter.say("the camera moves or the subject hides most of it: no background plate")
     window = _window(signal, spec) if plate is not None else (0, 0, width, height)
     inside = signal.crop(window)
-    training, held_out = _split(signal.present(), tracked.pts)
+    training, held_out = split(signal.present(), tracked.pts)
     maps, weights = _drawn(inside, tracked.pts, conditions, reporter)
     return Footage(
         pictures=frames,
@@ -412,7 +412,7 @@ def _window(signal: Conditioning, spec: VideoSpec) -> Box:
     return (left, top, right, bottom)
 
 
-def _split(present: Tensor, pts: Tensor) -> tuple[Tensor, slice]:
+def split(present: Tensor, pts: Tensor) -> tuple[Tensor, slice]:
     """Training frames and a held-out tail of consecutive frames, apart by GAP_SECONDS."""
     usable = present.nonzero()[:, 0]
     few, many = HELD_OUT_FRAMES

@@ -10,7 +10,8 @@ import os
 import shutil
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -36,7 +37,7 @@ class Weights:
     purpose: str = ""
 
     def __str__(self) -> str:
-        return f"{self.file} ({self.purpose}; {self.size_mb:.0f} MB, licence: {self.licence})"
+        return f"{self.file} ({self.purpose}; {self.size_mb:.3g} MB, licence: {self.licence})"
 
 
 _MEDIAPIPE = "https://storage.googleapis.com/mediapipe-models"
@@ -53,6 +54,57 @@ WEIGHTS: Mapping[str, Weights] = MappingProxyType(
                 size_mb=574.7,
                 sha256="dcbb9e9d",
                 purpose="VGG19 for the perceptual loss",
+            ),
+            Weights(
+                name="alexnet",
+                file="alexnet-owt-7be5be79.pth",
+                url="https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
+                licence="BSD-3-Clause, trained on ImageNet",
+                size_mb=244.4,
+                sha256="7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02",
+                purpose="AlexNet for LPIPS",
+            ),
+            Weights(
+                name="lpips",
+                file="alex.pth",
+                url="https://raw.githubusercontent.com/richzhang/PerceptualSimilarity/"
+                "082bb24f84c091ea94de2867d34c4544f68e0963/lpips/weights/v0.1/alex.pth",
+                licence="BSD-2-Clause",
+                size_mb=0.006,
+                sha256="df73285e35b22355a2df87cdb6b70b343713b667eddbda73e1977e0c860835c0",
+                purpose="LPIPS v0.1, what each channel of AlexNet counts",
+            ),
+            Weights(
+                name="inception",
+                file="pt_inception-2015-12-05-6726825d.pth",
+                url="https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
+                "pt_inception-2015-12-05-6726825d.pth",
+                licence="Apache-2.0, trained on ImageNet",
+                size_mb=95.6,
+                sha256="6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
+                purpose="Inception v3 of 2015 for FID, KID and IS",
+            ),
+            Weights(
+                name="i3d",
+                file="i3d_pretrained_400.pt",
+                url="https://huggingface.co/spaces/LanguageBind/Open-Sora-Plan-v1.0.0/resolve/"
+                "810fa8c4bdb3a4c8eec9bd57375c29bde6fb46de/opensora/eval/fvd/videogpt/"
+                "i3d_pretrained_400.pt",
+                licence="Apache-2.0, trained on Kinetics-400",
+                size_mb=50.9,
+                sha256="55095f049e706479d48e221adcdb145b2b9dc930ba28b081ed72367ffaa32343",
+                purpose="I3D of TF-Hub for FVD",
+            ),
+            Weights(
+                name="sface",
+                file="face_recognition_sface_2021dec.onnx",
+                url="https://media.githubusercontent.com/media/opencv/opencv_zoo/"
+                "47534e27c9851bb1128ccc0102f1145e27f23f98/models/face_recognition_sface/"
+                "face_recognition_sface_2021dec.onnx",
+                licence="Apache-2.0",
+                size_mb=38.7,
+                sha256="0ba9fbfa01b5270c96627c4ef784da859931e02f04419c829e83484087c34e79",
+                purpose="SFace for identity similarity",
             ),
             Weights(
                 name="face_landmarker",
@@ -146,5 +198,24 @@ def _known(name: str) -> Weights:
     return WEIGHTS[name]
 
 
+@contextmanager
+def staying_offline() -> Iterator[None]:
+    """Within the block, weights that are not here are missing: nothing is downloaded unasked."""
+    global _staying_offline
+    before, _staying_offline = _staying_offline, True
+    try:
+        yield
+    finally:
+        _staying_offline = before
+
+
+_staying_offline = False
+
+
 def _offline() -> bool:
-    return os.environ.get("VIDSYNTH_OFFLINE", "").lower() not in ("", "0", "false", "no")
+    return _staying_offline or os.environ.get("VIDSYNTH_OFFLINE", "").lower() not in (
+        "",
+        "0",
+        "false",
+        "no",
+    )
