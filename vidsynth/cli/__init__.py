@@ -18,6 +18,7 @@ COMMANDS = {
     "import": ("vidsynth.cli.import_:import_", "Put published weights into a subject."),
     "plugins": ("vidsynth.cli.plugins:plugins", "List and explain the installed plugins."),
     "recipes": ("vidsynth.cli.recipes:recipes", "List and print the recipes."),
+    "bench": ("vidsynth.cli.bench:bench", "Measure speed and quality on this machine."),
     "doctor": ("vidsynth.cli.doctor:doctor", "Say what is installed, what is missing, and why."),
 }
 

@@ -1,0 +1,92 @@
+"""`vidsynth bench`: what is fast, what is good, and against which yardstick, measured here and now.
+
+A bench is a function that takes what was asked and yields Rows as it measures them. BENCHES names
+where each one is; it is imported when it is run, so that listing them costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from importlib import import_module
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from vidsynth.errors import UnknownName
+from vidsynth.report import Reporter
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One measured number."""
+
+    name: str
+    value: float
+    unit: str
+    """"x" for a ratio, "ms", "fps", "MB", "dB", "" for a bare number."""
+    spread: tuple[float, float] | None = None
+    """The smallest and the largest over the rounds; None for a number that was taken once."""
+    goal: float | None = None
+    """None for a row that is only told."""
+    at_most: bool = False
+    """Whether the goal is a ceiling."""
+
+    @property
+    def ok(self) -> bool | None:
+        """Whether the goal is reached; None without a goal."""
+        if self.goal is None:
+            return None
+        return self.value <= self.goal if self.at_most else self.value >= self.goal
+
+    def to_dict(self) -> dict[str, Any]:
+        """As in the JSON report; what is not finite becomes null."""
+        return {
+            "name": self.name,
+            "value": _finite(self.value),
+            "unit": self.unit,
+            "spread": None if self.spread is None else [_finite(v) for v in self.spread],
+            "goal": self.goal,
+            "ok": self.ok,
+        }
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if isfinite(value) else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What the user wants measured; a bench takes what concerns it."""
+
+    device: str = "auto"
+    full: bool = False
+    """Take the time it takes, instead of ending within 20 minutes."""
+    clip: Path | None = None
+    """A video of the user's own."""
+    world: str | None = None
+    """A synthetic world instead of the bench's first."""
+    size: int | None = None
+    """Shorter side of the frames in pixels, instead of the bench's own."""
+    sheet: Path | None = None
+    """A picture to write, for people to look at."""
+    reporter: Reporter = field(default_factory=Reporter)
+
+
+Bench = Callable[[Asked], Iterator[Row]]
+
+# Name -> (where it is, what it measures).
+BENCHES = {
+    "train-step": (
+        "vidsynth.bench.train_step:bench",
+        "One training step against a plain schedule of the same networks: time, memory, maths.",
+    ),
+}
+
+
+def load(name: str) -> Bench:
+    """The bench of this name, imported now. Raises UnknownName."""
+    if name not in BENCHES:
+        raise UnknownName.among("bench", name, BENCHES)
+    module, _, attribute = BENCHES[name][0].partition(":")
+    return getattr(import_module(module), attribute)

@@ -1,0 +1,179 @@
+"""What is measured: synthetic films, footage prepared for a recipe, networks as published."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vidsynth import options, registry, stages, stream, video
+from vidsynth.bench.reference_schedule import ReferenceSchedule
+from vidsynth.choosing import resolved_plugins
+from vidsynth.clip import Clip, VideoSpec
+from vidsynth.conditioning import LabelMaps
+from vidsynth.dataset import Footage, prepare, track
+from vidsynth.kinds import Conditions, Discriminator, Generator, Objective, TrainBatch
+from vidsynth.recipes import Recipe, load_recipe
+from vidsynth.report import Reporter
+from vidsynth.subject import PluginRef, build_extractor, build_generator
+from vidsynth.worlds import WORLDS
+
+# B batch, T frames, C channels, H, W pixels
+
+FPS = Fraction(25)
+RECIPE_OF = {"puppet": "dance", "head": "face"}
+"""The default recipe of each world."""
+
+# pix2pixHD without VGG19, so that what is measured does not depend on which weights are here.
+PUBLISHED: Mapping[str, Any] = {
+    "filters": 32,
+    "downsamplings": 4,
+    "blocks": 9,
+    "stem": "conv7",
+    "skips": False,
+    "background": False,
+    "l1": 0.0,
+    "perceptual": 0.0,
+    "d_filters": 64,
+    "d_layers": 3,
+    "d_scales": 2,
+}
+
+
+@contextmanager
+def workshop() -> Iterator[Path]:
+    """A folder for films, gone afterwards."""
+    with TemporaryDirectory(prefix="vidsynth-bench-") as folder:
+        yield Path(folder)
+
+
+def film(
+    path: Path,
+    world: str,
+    num_frames: int,
+    *,
+    height: int,
+    width: int,
+    identity: int = 1,
+    motion: int = 2,
+    preset: str = "veryfast",
+) -> Path:
+    """Write a film of a synthetic world; the same arguments, the same pictures."""
+    made = WORLDS[world]
+    someone, moves = made.make_identity(identity), made.make_motion(motion, num_frames)
+    chunks = made.render(someone, moves, height=height, width=width)
+    video.write_video(path, chunks, fps=FPS, preset=preset)
+    return path
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Study:
+    """A film tracked and prepared as a recipe asks: all that training and rendering need."""
+
+    recipe: Recipe
+    generator_ref: PluginRef
+    conditions: Conditions
+    footage: Footage
+
+    def generator(self) -> Generator:
+        """A new one, without weights."""
+        return build_generator(self.generator_ref, self.conditions)
+
+    def render(self, generator: Generator, index: Tensor, device: torch.device) -> Tensor:
+        """(T, 3, height, width) uint8: these frames, made the way a user's render makes them."""
+        seen = self.footage
+        line = stages.rendering(
+            seen.signal[index], generator, seen.window_spec, seen.window, seen.plate, device=device
+        )
+        made: list[Clip] = []
+        timeline = stages.timeline(seen.pts[index])
+        stream.run(timeline, line, lambda cs: made.extend(stages.clips_of(cs)), prefetch=0)
+        return Clip.concat(made).frames
+
+
+def study(path: Path, recipe: Recipe, reporter: Reporter | None = None) -> Study:
+    """Track a film and prepare it. Raises what `vidsynth train` would raise."""
+    extractor_ref, generator_ref = resolved_plugins(recipe)
+    extractor = build_extractor(extractor_ref)
+    tracked = track(path, extractor, identity=options.to_dict(extractor_ref), reporter=reporter)
+    channels = tracked.signal[:1].draw(16, 16).shape[1]
+    conditions = Conditions(kinds=(extractor.produces,), channels=channels)
+    wants_plate = bool(generator_ref.options.get("background", False))
+    footage = prepare(
+        tracked, conditions, size=recipe.size, background=wants_plate, reporter=reporter
+    )
+    conditions = replace(conditions, background=footage.plate is not None)
+    return Study(recipe, generator_ref, conditions, footage)
+
+
+def reference_recipe(extractor: str, size: int, filters: int) -> Recipe:
+    """pix2pixHD as published, on what this extractor sees."""
+    return load_recipe("reference").with_overrides(
+        {
+            "size": size,
+            "extractor": {"plugin": extractor},
+            "generator": {"plugin": "pix2pixhd", **PUBLISHED, "filters": filters},
+        }
+    )
+
+
+def published_objective(size: int, *, channels: int = 3, **changes: Any) -> Objective:
+    """The published networks with our schedule, on label maps of `channels` classes."""
+    plugin: Any = registry.load("generator", "pix2pixhd")
+    values = options.build(plugin.Options, {**PUBLISHED, **changes}, where="generator")
+    conditions = Conditions(kinds=(LabelMaps,), channels=channels)
+    return plugin(values, conditions=conditions).objective(
+        VideoSpec(height=size, width=size, fps=FPS)
+    )
+
+
+def reference_of(objective: Objective) -> ReferenceSchedule:
+    """The reference schedule on a copy of the networks of `objective`."""
+    judges = objective.phases[1].module
+    discriminator = next(m for m in judges.modules() if isinstance(m, Discriminator))
+    return ReferenceSchedule(deepcopy(objective.generator), deepcopy(discriminator))
+
+
+def random_batch(
+    batch: int, size: int, *, channels: int = 3, seed: int = 0, dtype: torch.dtype = torch.float32
+) -> TrainBatch:
+    """Noise of the shape that a training batch has."""
+    rng = torch.Generator().manual_seed(seed)
+    frames = torch.rand(batch, 1, 3, size, size, generator=rng, dtype=dtype) * 2 - 1
+    maps = torch.rand(batch, 1, channels, size, size, generator=rng, dtype=dtype)
+    return TrainBatch(frames, maps)
+
+
+def moved(batch: TrainBatch, device: torch.device) -> TrainBatch:
+    """A batch of frames and maps on another device."""
+    return TrainBatch(batch.frames_BTCHW.to(device), batch.maps_BTCHW.to(device))
+
+
+def place(objective: Objective, device: torch.device) -> Objective:
+    """The objective, ready to train on `device`."""
+    for phase in objective.phases:
+        phase.module.to(device).train()
+    return objective
+
+
+def parameters(*modules: nn.Module) -> int:
+    """How many weights they have."""
+    return sum(p.numel() for module in modules for p in module.parameters())
+
+
+def drained(job: Callable[[], Iterator[object]]) -> Callable[[], None]:
+    """A job that takes everything from the iterator that `job` makes."""
+
+    def run() -> None:
+        for _ in job():
+            pass
+
+    return run
