@@ -194,9 +194,9 @@ def _quiet() -> Iterator[None]:
 
 
 def _points(landmarks: Any, picture: Picture) -> NDArray[np.float32]:
-    """(N, 4) as in `Sighting.points`, from a list of normalised landmarks."""
-    visibility = np.array([p.visibility for p in landmarks], np.float32)
-    return np.column_stack([_coordinates(landmarks) * _scale(picture), visibility])
+    """(N, 4) as in `Sighting.points`, from normalised landmarks."""
+    values = _values(landmarks, ("x", "y", "z", "visibility"))
+    return values * np.append(_scale(picture), np.float32(1))
 
 
 def _face_points(landmarks: Any, picture: Picture) -> NDArray[np.float32]:
@@ -212,8 +212,38 @@ def _scale(picture: Picture) -> NDArray[np.float32]:
 
 def _coordinates(landmarks: Any) -> NDArray[np.float32]:
     """(N, 3) x, y, z of any list of landmarks."""
-    flat = (value for p in landmarks for value in (p.x, p.y, p.z))
-    return np.fromiter(flat, np.float32, 3 * len(landmarks)).reshape(-1, 3)
+    return _values(landmarks, ("x", "y", "z"))
+
+
+def _values(landmarks: Any, names: tuple[str, ...]) -> NDArray[np.float32]:
+    """(N, F) the first F fields of landmarks: a protocol buffer, or a list of objects.
+
+    Asking a buffer for 478 landmarks one by one takes a fifth of the time of tracking them.
+    """
+    if hasattr(landmarks, "SerializeToString"):
+        values = _off_the_wire(landmarks.SerializeToString(), len(landmarks.landmark), len(names))
+        if values is not None:
+            return values
+        landmarks = landmarks.landmark
+    flat = (getattr(p, name) for p in landmarks for name in names)
+    return np.fromiter(flat, np.float32, len(names) * len(landmarks)).reshape(-1, len(names))
+
+
+def _off_the_wire(raw: bytes, count: int, fields: int) -> NDArray[np.float32] | None:
+    """(count, fields) of `count` equal messages of float fields numbered from 1; None for others.
+
+    On the wire each is a tag and a length, then for each field a tag and a little-endian float.
+    """
+    size = len(raw) // max(count, 1)
+    if size * count != len(raw) or size < 2 + 5 * fields:
+        return None
+    rows = np.frombuffer(raw, np.uint8).reshape(count, size)
+    tags = np.array([0x0A, size - 2, *(8 * n + 5 for n in range(1, fields + 1))])
+    places = [0, 1, *range(2, 2 + 5 * fields, 5)]
+    if not (rows[:, places] == tags).all():
+        return None
+    parts = [rows[:, start : start + 4] for start in range(3, 2 + 5 * fields, 5)]
+    return np.concatenate(parts, axis=1).view("<f4").astype(np.float32, copy=False)
 
 
 class _Solutions(Tracker):
@@ -263,8 +293,8 @@ class _SolutionsPose(_Solutions):
         if found.pose_landmarks is None:
             return []
         sighting = Sighting(
-            points=_points(found.pose_landmarks.landmark, picture),
-            world=_coordinates(found.pose_world_landmarks.landmark),
+            points=_points(found.pose_landmarks, picture),
+            world=_coordinates(found.pose_world_landmarks),
         )
         # Only a holistic result has hands.
         detailed = hasattr(found, "left_hand_landmarks")
@@ -281,7 +311,7 @@ def _with_details(sighting: Sighting, found: Any, picture: Picture) -> Sighting:
     clouds = []
     for landmarks, anchor, count in parts:
         hidden = np.tile(sighting.points[anchor] * np.array([1, 1, 1, 0], np.float32), (count, 1))
-        clouds.append(_face_points(landmarks.landmark, picture) if landmarks else hidden)
+        clouds.append(_face_points(landmarks, picture) if landmarks else hidden)
     return replace(sighting, hands=np.concatenate(clouds[:2]), face=clouds[2])
 
 
@@ -297,7 +327,7 @@ class _SolutionsFace(_Solutions):
 
     def _sightings(self, found: Any, picture: Picture) -> list[Sighting]:
         faces = found.multi_face_landmarks or []
-        return [Sighting(points=_face_points(f.landmark, picture)) for f in faces]
+        return [Sighting(points=_face_points(f, picture)) for f in faces]
 
 
 class _Tasks(Tracker):

@@ -44,9 +44,10 @@ class Frame(NamedTuple):
 
 
 def pictures(clip: Clip) -> Iterator[Picture]:
-    """The frames of a clip as mediapipe takes them."""
+    """The frames of a clip as mediapipe takes them; each lasts until the next is asked for."""
+    memory = np.empty((clip.height, clip.width, 3), np.uint8)  # fresh memory costs more than copies
     for frame in clip.frames.cpu().numpy():
-        yield cv2.merge(list(frame))  # pyright: ignore[reportReturnType]
+        yield cv2.merge(list(frame), memory)  # pyright: ignore[reportReturnType]
 
 
 @dataclass(frozen=True, kw_only=True)
