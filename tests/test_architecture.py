@@ -18,7 +18,7 @@ ORDER = (
     "processes", "clip", "raster", "facemesh", "drawing", "bodies", "faces", "conditioning",
     "regions", "stream", "kinds", "pixels", "sound", "encode", "video", "blocks", "losses", "plate",
     "retarget_body", "retarget_face", "retarget", "stages", "subject", "importing", "dataset",
-    "scores", "training", "choosing", "fitting", "jobs", "evaluate", "webreport", "worlds",
+    "scores", "training", "choosing", "fitting", "jobs", "evaluation", "worlds",
     "testing", "bench", "cli",
 )  # fmt: skip
 

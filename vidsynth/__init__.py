@@ -18,6 +18,7 @@ _PUBLIC = {
     "Subject": "vidsynth.subject",
     "VideoSpec": "vidsynth.clip",
     "VidsynthError": "vidsynth.errors",
+    "evaluate": "vidsynth.evaluation",
     "extract": "vidsynth.jobs",
     "load_subject": "vidsynth.subject",
     "read_chunks": "vidsynth.video",
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from vidsynth.clip import Clip, VideoSpec
     from vidsynth.conditioning import FaceSequence, LabelMaps, PoseSequence
     from vidsynth.errors import VidsynthError
+    from vidsynth.evaluation import evaluate
     from vidsynth.jobs import extract, render, train, transfer
     from vidsynth.stream import Chunk, run
     from vidsynth.subject import Subject, load_subject

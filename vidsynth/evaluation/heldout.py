@@ -1,0 +1,89 @@
+"""A subject driven by what its own target did in the frames that were never trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from vidsynth import devices, options, stages, stream, video
+from vidsynth.conditioning import Conditioning
+from vidsynth.dataset import split, track
+from vidsynth.errors import BadSubject
+from vidsynth.evaluation.films import Recording, recording
+from vidsynth.report import Reporter
+from vidsynth.stream import Chunk
+from vidsynth.subject import Subject, load_subject
+
+# T frames
+
+
+def rendered_tail(
+    subject: Path, target: Path, folder: Path, *, device: str, reporter: Reporter
+) -> tuple[Recording, Recording, Tensor]:
+    """Render a subject's held-out frames, encoded as every render is.
+
+    Args:
+        subject: the subject's folder.
+        target: the video that it was trained on.
+        folder: where the rendered film goes.
+        device: where to compute.
+        reporter: told of progress.
+
+    Returns:
+        The rendered film, the target as the subject shows it, and which frames of the target the
+        rendered ones are: (T,) int64, rising.
+
+    Raises:
+        BadSubject: `target` is another video, or the folder is damaged.
+    """
+    loaded = load_subject(subject)
+    card = loaded.card
+    if card.target_hash != video.content_hash(target):
+        raise BadSubject(
+            f"{subject} was trained on {card.target or 'no video'}, and {target} is another video "
+            "(or was changed since): name the one that it was trained on"
+        )
+    extractor, identity = loaded.extractor(), options.to_dict(card.extractor)
+    tracked = track(target, extractor, identity=identity, reporter=reporter)
+    tracked.require_subject(person=card.extractor.options.get("person"))
+    _, held_out = split(tracked.signal.present(), tracked.pts)
+    index = torch.arange(held_out.start, held_out.stop)
+
+    height, width = tracked.signal.size
+    crop = card.crop or (0, 0, width, height)
+    motion = tracked.signal.crop(crop).rescale(card.height, card.width)[index]
+    path = folder / f"{subject.resolve().name}.mp4"
+    _render(loaded, motion, tracked.pts[index], path, device, reporter)
+    info = video.probe(target).spec
+    sy, sx = info.height / height, info.width / width
+    x0, y0, x1, y1 = crop
+    shown = (round(x0 * sx), round(y0 * sy), round(x1 * sx), round(y1 * sy))
+    return (
+        recording(path, reporter=reporter),
+        recording(target, crop=shown, reporter=reporter),
+        index,
+    )
+
+
+def _render(
+    subject: Subject, motion: Conditioning, pts: Tensor, path: Path, device: str, reporter: Reporter
+) -> None:
+    card, where = subject.card, devices.choose(device)
+    line = stages.rendering(
+        motion,
+        subject.generator(where),
+        card.window_spec,
+        card.window,
+        subject.plate(),
+        device=where,
+    )
+
+    def write(chunks: Iterator[Chunk]) -> None:
+        video.write_video(path, chunks, fps=stages.average_rate(pts), device=where)
+
+    with reporter.step("rendering the held-out tail", total=len(pts)) as step:
+        ahead = devices.prefetch_beside(where)
+        stream.run(stages.timeline(pts), line, write, prefetch=ahead, progress=step.update)
