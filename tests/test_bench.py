@@ -6,16 +6,19 @@ import json
 import multiprocessing
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import cv2
 import pytest
 import torch
+import torch.nn.functional as F
 from click.testing import CliRunner, Result
 
 from vidsynth import bench
-from vidsynth.bench import BENCHES, Asked, Row, measure, train_step
+from vidsynth.bench import BENCHES, Asked, Row, generate, likeness, measure, quality, train_step
 from vidsynth.bench.material import published_objective, random_batch, reference_of
+from vidsynth.bench.turns import InTurns
 from vidsynth.cli import main
 from vidsynth.errors import UnknownName, VidsynthError
 from vidsynth.report import Reporter
@@ -241,3 +244,128 @@ def test_train_step_runs() -> None:
     assert rows["maths: max parameter difference after 3 steps in float64"].ok
     assert rows[f"{case}: ours fp32 over reference"].goal == 1.15
     assert rows["face recipe, 32 px, batch 1: a step"].value > 0
+
+
+def test_generate_runs() -> None:
+    settings = generate.Settings(
+        rounds=2,
+        generator_rounds=1,
+        filters=4,
+        blocks=1,
+        size=32,
+        frames=3,
+        forms=("face recipe",),
+        compile=False,
+        fidelity_size=64,
+        fidelity_seconds=0.5,
+        film_frames=40,
+    )
+    rows = named(generate.measured(settings, CPU, Reporter()))
+    assert rows["fp16 on the CPU: refused"].ok
+    assert rows["pix2pixHD ngf 4, 32 px: eager fp32"].unit == "fps"
+    assert rows["face recipe, 32 px: eager fp32"].value > 0
+    for name, row in rows.items():
+        if name.endswith("against fp32"):
+            assert 20 < row.value < 100  # alike, and not the same computation
+
+
+# Quality
+
+
+def test_trainings_take_turns_and_finish() -> None:
+    journal: list[str] = []
+
+    def work(name: str, steps: int) -> Callable[[Callable[[], None]], None]:
+        def go(pause: Callable[[], None]) -> None:
+            for _ in range(steps):
+                journal.append(name)
+                pause()
+
+        return go
+
+    a, b = InTurns(work("a", 2)), InTurns(work("b", 4))
+    while not (a.done and b.done):
+        a.turn(0.0)
+        b.turn(0.0)
+    assert "".join(journal) == "ababbb"
+
+
+def test_a_training_that_fails_says_so_and_one_can_be_stopped() -> None:
+    def fails(pause: Callable[[], None]) -> None:
+        pause()
+        raise VidsynthError("no memory")
+
+    ended: list[bool] = []
+
+    def endless(pause: Callable[[], None]) -> None:
+        try:
+            while True:
+                pause()
+        finally:
+            ended.append(True)
+
+    failing, going = InTurns(fails), InTurns(endless)
+    failing.turn(0.0)
+    with pytest.raises(VidsynthError, match="no memory"):
+        failing.turn(0.0)
+    going.turn(0.01)
+    assert not going.done
+    going.stop()
+    assert ended == [True]
+
+
+def test_sharpness_sees_blur_and_parts_see_their_own() -> None:
+    rng = torch.Generator().manual_seed(0)
+    real = torch.randint(0, 256, (3, 3, 32, 32), generator=rng, dtype=torch.uint8)
+    blurred = F.avg_pool2d(real.float(), 3, 1, 1).round().to(torch.uint8)
+    assert likeness.sharpness(real, real) == pytest.approx(1.0)
+    assert likeness.sharpness(blurred, real) < 0.1
+    left = torch.zeros(3, 32, 32, dtype=torch.bool)
+    left[:, :, :8] = True
+    half = torch.where(left[:, None], blurred, real)
+    found = likeness.judged(half, real, {"face": left, "hands": ~left, "eyes": left & ~left})
+    assert found["hands PSNR"] == pytest.approx(100.0)
+    error = (half.double() - real.double()).square()[..., :8].mean(dim=(1, 2, 3))
+    expected = float((10 * torch.log10(255**2 / error)).mean())
+    assert found["face PSNR"] == pytest.approx(expected)
+    assert found["face PSNR"] < found["PSNR"] < found["hands PSNR"]
+    assert "eyes PSNR" not in found  # never seen
+
+
+@pytest.mark.parametrize("world", ["puppet", "head"])
+def test_quality_runs(world: str, tmp_path: Path) -> None:
+    settings = quality.Settings(
+        worlds=(world,),
+        size=64,
+        film_size=128,
+        film_frames=40,
+        minutes={"ours": 0.01, "reference": 0.01},
+        slice_seconds=0.2,
+        filters=4,
+        sheet=tmp_path / "sheet.png",
+    )
+    rows = named(quality.measured(settings, CPU, Reporter()))
+    for answer in ("ours 0.01 min", "reference 0.01 min", "nearest training frame"):
+        assert rows[f"{world}: {answer}, PSNR"].value > 5
+        assert rows[f"{world}: {answer}, face PSNR"].unit == "dB"
+    assert rows[f"{world}: ours 0.01 min, steps"].value >= 1
+    picture = cv2.imread(str(tmp_path / "sheet.png"))
+    assert picture is not None and picture.shape == (4 * 64, 96 + 6 * 64, 3)
+
+
+def test_goals_compare_the_moments_that_were_promised() -> None:
+    nothing = torch.zeros(0)
+    exam = quality.Exam("clip", nothing, nothing, {})
+    good = {"PSNR": 25.0, "SSIM": 0.8, "L1": 6.0, "sharpness": 0.7, "face PSNR": 21.0}
+    poor = {"PSNR": 20.0, "SSIM": 0.6, "L1": 9.0, "sharpness": 0.2, "face PSNR": 22.0}
+    for minutes in (1.0, 2.0, 4.0, 8.0):
+        exam.scores["ours", minutes] = good
+        exam.scores["reference", minutes] = poor
+    exam.scores["last training frame", 0.0] = poor
+    rows = named(exam.goals(["last training frame"]))
+    first = "clip: ours 1 min better than reference 8 min, "
+    assert (rows[first + "L1"].value, rows[first + "L1"].ok) == (3.0, True)
+    assert (rows[first + "face PSNR"].value, rows[first + "face PSNR"].ok) == (-1.0, False)
+    assert rows["clip: ours 4 min better than reference 4 min, PSNR"].goal == 4.5
+    assert rows["clip: ours 4 min better than reference 4 min, SSIM"].ok
+    assert rows["clip: ours 2 min better than last training frame, PSNR"].value == 5.0

@@ -81,6 +81,14 @@ BENCHES = {
         "vidsynth.bench.train_step:bench",
         "One training step against a plain schedule of the same networks: time, memory, maths.",
     ),
+    "generate": (
+        "vidsynth.bench.generate:bench",
+        "Frames per second of each generator by precision, eager and compiled; what bf16 costs.",
+    ),
+    "quality": (
+        "vidsynth.bench.quality:bench",
+        "Held-out likeness over minutes of training, against pix2pixHD as published.",
+    ),
 }
 
 

@@ -18,12 +18,15 @@ from vidsynth import options, registry, stages, stream, video
 from vidsynth.bench.reference_schedule import ReferenceSchedule
 from vidsynth.choosing import resolved_plugins
 from vidsynth.clip import Clip, VideoSpec
-from vidsynth.conditioning import LabelMaps
+from vidsynth.conditioning import Conditioning, LabelMaps
 from vidsynth.dataset import Footage, prepare, track
+from vidsynth.devices import Precision, autocast
 from vidsynth.kinds import Conditions, Discriminator, Generator, Objective, TrainBatch
 from vidsynth.recipes import Recipe, load_recipe
-from vidsynth.report import Reporter
+from vidsynth.report import Reporter, Step
+from vidsynth.scores import Scores
 from vidsynth.subject import PluginRef, build_extractor, build_generator
+from vidsynth.training import Budget, Run, TrainOptions, train
 from vidsynth.worlds import WORLDS
 
 # B batch, T frames, C channels, H, W pixels
@@ -98,6 +101,37 @@ class Study:
         stream.run(timeline, line, lambda cs: made.extend(stages.clips_of(cs)), prefetch=0)
         return Clip.concat(made).frames
 
+    def paint(
+        self, generator: Generator, index: Tensor, device: torch.device, precision: Precision
+    ) -> Tensor:
+        """(T, 3, H, W) uint8: the generator's window of these frames, in this precision."""
+        seen = self.footage
+        x0, y0, x1, y1 = seen.window
+        plate = None if seen.plate is None else seen.plate[:, y0:y1, x0:x1]
+        signal = seen.signal[index].crop(seen.window)
+        return paint(generator, signal, plate, seen.window_spec, device, precision)
+
+
+def paint(
+    generator: Generator,
+    signal: Conditioning,
+    plate: Tensor | None,
+    spec: VideoSpec,
+    device: torch.device,
+    precision: Precision,
+) -> Tensor:
+    """(T, 3, H, W) uint8 from a whole signal (T,), in chunks, in this precision."""
+    line = [stages.conditioning_on(signal)]
+    if plate is not None:
+        line.append(stages.over_plate(plate))
+    chunks = stages.timeline(torch.arange(len(signal), dtype=torch.float64) / float(spec.fps))
+    for stage in line:
+        chunks = stage(chunks)
+    rng = torch.Generator().manual_seed(0)
+    with torch.inference_mode(), autocast(device, precision):
+        made = [clip.to("cpu") for clip in generator.generate(chunks, spec, rng=rng)]
+    return Clip.concat(made).frames
+
 
 def study(path: Path, recipe: Recipe, reporter: Reporter | None = None) -> Study:
     """Track a film and prepare it. Raises what `vidsynth train` would raise."""
@@ -112,6 +146,61 @@ def study(path: Path, recipe: Recipe, reporter: Reporter | None = None) -> Study
     )
     conditions = replace(conditions, background=footage.plate is not None)
     return Study(recipe, generator_ref, conditions, footage)
+
+
+Judge = Callable[[Mapping[str, Tensor], Run], Scores]
+"""Told the averaged weights whenever training scores them: at 1, 2, 4... minutes and the end."""
+
+
+def learn(
+    seen: Study,
+    folder: Path,
+    budget: Budget,
+    *,
+    device: torch.device,
+    judge: Judge | None = None,
+    reporter: Reporter | None = None,
+) -> dict[str, Tensor]:
+    """Train as `vidsynth train` does, without checkpoints. Returns the averaged weights."""
+    torch.manual_seed(0)
+    kept: dict[str, Tensor] = {}
+
+    def keep(weights: Mapping[str, Tensor], _: Run) -> None:
+        kept.update({name: value.detach().clone() for name, value in weights.items()})
+
+    training = options.build(TrainOptions, seen.recipe.training, where="training")
+    train(
+        seen.generator().objective(seen.footage.window_spec),
+        seen.footage,
+        folder,
+        budget=budget,
+        options=replace(training, checkpoint_seconds=float("inf")),
+        score=judge or (lambda weights, run: Scores(psnr=0.0, ssim=0.0, l1=0.0)),
+        keep=keep,
+        device=device,
+        reporter=_Quietly(reporter or Reporter()),
+    )
+    return kept
+
+
+class _Quietly(Reporter):
+    """Passes on progress and warnings; what training says of scores it was not given is dropped."""
+
+    def __init__(self, told: Reporter) -> None:
+        self._told = told
+
+    @contextmanager
+    def step(
+        self, title: str, total: float | None = None, unit: str = "frames", done: float = 0.0
+    ) -> Iterator[Step]:
+        with self._told.step(title, total, unit, done) as step:
+            yield step
+
+    def say(self, text: str) -> None:
+        pass
+
+    def warn(self, text: str) -> None:
+        self._told.warn(text)
 
 
 def reference_recipe(extractor: str, size: int, filters: int) -> Recipe:
@@ -167,13 +256,3 @@ def place(objective: Objective, device: torch.device) -> Objective:
 def parameters(*modules: nn.Module) -> int:
     """How many weights they have."""
     return sum(p.numel() for module in modules for p in module.parameters())
-
-
-def drained(job: Callable[[], Iterator[object]]) -> Callable[[], None]:
-    """A job that takes everything from the iterator that `job` makes."""
-
-    def run() -> None:
-        for _ in job():
-            pass
-
-    return run

@@ -1,0 +1,366 @@
+"""`vidsynth bench quality`: how good held-out frames look after so many minutes of training.
+
+Our default recipe against pix2pixHD as published (45.6 million weights, float32, batch 1, no L1,
+no average of weights, the schedule of `reference_schedule`). Both train on the same film in turns
+of some seconds, each on its own clock; judging is on nobody's. The learning rates of each fall
+over the second half of its own budget, as its recipe says. Beside them stand the answers that
+cost nothing: the last training frame, the background, and for each moment the training frame that
+is nearest by conditioning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from math import floor, log2
+from pathlib import Path
+from time import perf_counter
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from vidsynth import devices
+from vidsynth.bench import Asked, Row
+from vidsynth.bench.likeness import LOWER_IS_BETTER, judged, unit_of
+from vidsynth.bench.material import (
+    RECIPE_OF,
+    Study,
+    film,
+    learn,
+    reference_of,
+    reference_recipe,
+    study,
+    workshop,
+)
+from vidsynth.bench.turns import InTurns, Pause
+from vidsynth.choosing import choose_recipe
+from vidsynth.errors import UnknownName
+from vidsynth.files import writing
+from vidsynth.processes import Processes
+from vidsynth.recipes import Recipe, load_recipe
+from vidsynth.regions import regions
+from vidsynth.report import Reporter, Step
+from vidsynth.scores import Scores
+from vidsynth.training import Budget, Run, sample_starts, seed_everything
+
+# T frames, H, W pixels
+
+Weights = dict[str, Tensor]
+Keep = Callable[[Mapping[str, Tensor], float, int], None]
+"""Told weights, the seconds of training behind them, and the steps."""
+
+OURS, REFERENCE = "ours", "reference"
+WHOLE = ("PSNR", "SSIM", "L1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What is trained, and for how long."""
+
+    worlds: tuple[str, ...] = ("puppet",)
+    clip: Path | None = None
+    """A video instead of the worlds."""
+    size: int = 128
+    """Pixels that both train at."""
+    film_size: int = 256
+    """Pixels that a world is filmed and tracked at."""
+    film_frames: int = 600
+    minutes: Mapping[str, float] = field(default_factory=lambda: {OURS: 4.0, REFERENCE: 8.0})
+    slice_seconds: float = 15.0
+    filters: int = 32
+    """Of the reference's generator."""
+    sheet: Path | None = None
+
+
+def bench(asked: Asked) -> Iterator[Row]:
+    """Held-out quality over minutes of training, whole frames and the parts that people look at."""
+    if asked.world is not None and asked.world not in RECIPE_OF:
+        raise UnknownName.among("world", asked.world, RECIPE_OF)
+    settings = Settings(clip=asked.clip, sheet=asked.sheet, size=asked.size or 128)
+    settings = replace(settings, film_size=max(settings.film_size, settings.size))
+    if asked.full:
+        minutes = {OURS: 8.0, REFERENCE: 8.0}
+        settings = replace(settings, worlds=tuple(RECIPE_OF), minutes=minutes)
+    if asked.world:
+        settings = replace(settings, worlds=(asked.world,))
+    yield from measured(settings, devices.choose(asked.device), asked.reporter)
+
+
+def measured(settings: Settings, device: torch.device, reporter: Reporter) -> Iterator[Row]:
+    """Every row of the bench."""
+    with workshop() as folder:
+        if settings.clip is not None:
+            recipe = choose_recipe(
+                None, None, settings.size, None, (), settings.clip, str(device), reporter
+            )
+            yield from _contest(settings.clip, recipe, settings, folder, device, reporter)
+            return
+        for world in settings.worlds:
+            path = film(
+                folder / f"{world}.mp4",
+                world,
+                settings.film_frames,
+                height=settings.film_size,
+                width=settings.film_size,
+            )
+            recipe = load_recipe(RECIPE_OF[world]).with_overrides({"size": settings.size})
+            yield from _contest(path, recipe, settings, folder, device, reporter)
+
+
+def _contest(
+    path: Path,
+    recipe: Recipe,
+    settings: Settings,
+    folder: Path,
+    device: torch.device,
+    reporter: Reporter,
+) -> Iterator[Row]:
+    """Both recipes on one film."""
+    ours = study(path, recipe, reporter)
+    published = reference_recipe(recipe.extractor, settings.size, settings.filters)
+    reference = study(path, published, reporter)
+    exam = Exam.of(path.stem, ours)
+    answers = exam.free_answers(ours)
+    for name, frames in answers.items():
+        yield from exam.rows(name, frames)
+
+    kept: list[_Snapshot] = []
+
+    def keeping(arm: str) -> Keep:
+        def keep(weights: Mapping[str, Tensor], seconds: float, steps: int) -> None:
+            copied = {name: value.detach().clone() for name, value in weights.items()}
+            kept.append(_Snapshot(arm, _mark(seconds, settings.minutes[arm]), copied, steps))
+
+        return keep
+
+    studies = {OURS: ours, REFERENCE: reference}
+    arms = {
+        OURS: InTurns(
+            lambda pause: _train_ours(
+                ours, folder / path.stem, settings.minutes[OURS], keeping(OURS), pause, device
+            )
+        ),
+        REFERENCE: InTurns(
+            lambda pause: _train_reference(
+                reference, settings.minutes[REFERENCE], keeping(REFERENCE), pause, device
+            )
+        ),
+    }
+    last: dict[str, Tensor] = {}
+    try:
+        while not all(arm.done for arm in arms.values()):
+            for arm in arms.values():
+                arm.turn(settings.slice_seconds)
+            for snapshot in kept:
+                seen = studies[snapshot.arm]
+                last[snapshot.arm] = exam.sit(seen, snapshot.weights, device)
+                yield from exam.rows(snapshot.arm, last[snapshot.arm], snapshot.minutes)
+                yield exam.steps(snapshot)
+            kept.clear()
+    finally:
+        for arm in arms.values():
+            arm.stop()
+    yield from exam.goals(list(answers))
+    if settings.sheet is not None:
+        sheet = settings.sheet
+        if len(settings.worlds) > 1 and settings.clip is None:
+            sheet = sheet.with_stem(f"{sheet.stem}-{path.stem}")
+        pictures = {"truth": exam.truth, **last, "nearest": answers[NEAREST]}
+        write_sheet(sheet, pictures)
+        reporter.say(f"wrote {sheet}")
+
+
+def _mark(seconds: float, budget_minutes: float) -> float:
+    """The minutes that a score at these seconds is of: 1, 2, 4..., or the whole budget."""
+    if seconds >= 60 * budget_minutes:
+        return budget_minutes
+    return 2.0 ** floor(log2(max(seconds, 1.0) / 60))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Snapshot:
+    arm: str
+    minutes: float
+    weights: Weights
+    steps: int
+
+
+# The arms
+
+
+def _train_ours(
+    seen: Study, folder: Path, minutes: float, keep: Keep, pause: Pause, device: torch.device
+) -> None:
+    """The training loop of `vidsynth train` itself, which pauses where it tells its progress."""
+
+    def judge(weights: Mapping[str, Tensor], run: Run) -> Scores:
+        keep(weights, run.seconds, run.step)
+        return Scores(psnr=0.0, ssim=0.0, l1=0.0)  # judged later, on nobody's clock
+
+    budget = Budget(seconds=60 * minutes)
+    learn(seen, folder, budget, device=device, judge=judge, reporter=_Pausing(pause))
+
+
+class _Pausing(Reporter):
+    """Pauses the training after each step that it tells of."""
+
+    def __init__(self, pause: Pause) -> None:
+        self._pause = pause
+
+    def step(  # pyright: ignore[reportIncompatibleMethodOverride] - a step is its own context
+        self, title: str, total: float | None = None, unit: str = "frames", done: float = 0.0
+    ) -> _PausingStep:
+        return _PausingStep(self._pause)
+
+
+class _PausingStep(Step):
+    def __init__(self, pause: Pause) -> None:
+        self._pause = pause
+
+    def __enter__(self) -> _PausingStep:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def update(self, done: float, **facts: object) -> None:
+        self._pause()
+
+
+def _train_reference(
+    seen: Study, minutes: float, keep: Keep, pause: Pause, device: torch.device
+) -> None:
+    """The reference schedule, one frame a step, every training frame once an epoch."""
+    torch.manual_seed(0)
+    objective = seen.generator().objective(seen.footage.window_spec)
+    reference = reference_of(objective)
+    reference.generator.to(device).train()
+    reference.discriminator.to(device).train()
+    starts, budget, run = seen.footage.starts(1), Budget(seconds=60 * minutes), Run()
+    while budget.allows(run):
+        began = perf_counter()
+        seed_everything(0, run.step)
+        chosen = sample_starts(starts, run, 1, 0, Processes())
+        reference.at_progress(budget.progress(run))
+        reference.step(seen.footage.batch(chosen, 1, device))
+        before, spent = run, run.seconds + perf_counter() - began
+        run = replace(run, step=run.step + 1, seconds=spent)
+        passed = any(before.seconds < 60 * 2**n <= run.seconds for n in range(10))
+        if passed or not budget.allows(run):
+            keep(reference.generator.state_dict(), run.seconds, run.step)
+        pause()
+
+
+# Judging
+
+NEAREST = "nearest training frame"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Exam:
+    """The held-out frames of one film, and all scores so far."""
+
+    name: str
+    index: Tensor
+    """(T,) held-out frames."""
+    truth: Tensor
+    """(T, 3, height, width) uint8"""
+    masks: Mapping[str, Tensor]
+    """(T, height, width) bool, by part."""
+    scores: dict[tuple[str, float], dict[str, float]] = field(default_factory=dict)
+    """By answer and minutes (0 for what was not trained)."""
+
+    @staticmethod
+    def of(name: str, seen: Study) -> Exam:
+        footage = seen.footage
+        index = torch.arange(footage.held_out.start, footage.held_out.stop)
+        truth = footage.pictures[index]
+        masks = regions(footage.signal[index], *truth.shape[2:])
+        return Exam(name, index, truth, masks)
+
+    def sit(self, seen: Study, weights: Weights, device: torch.device) -> Tensor:
+        """(T, 3, height, width) uint8: the held-out frames by these weights.
+
+        Ours as a user's render makes them; the reference, which paints whole frames, in float32.
+        """
+        generator = seen.generator()
+        generator.load_weights(weights)
+        if seen.recipe.name == "reference":
+            return seen.paint(generator, self.index, device, "fp32")
+        return seen.render(generator, self.index, device)
+
+    def free_answers(self, seen: Study) -> dict[str, Tensor]:
+        """What costs no training, by name."""
+        footage = seen.footage
+        training = footage.training.nonzero()[:, 0]
+        plate = footage.plate
+        if plate is None:
+            some = training[torch.linspace(0, len(training) - 1, min(64, len(training))).long()]
+            plate = footage.pictures[some].median(dim=0).values
+        wanted, known = footage.signal[self.index], footage.signal[training]
+        nearest = training[torch.cdist(wanted.features(), known.features()).argmin(dim=1)]
+        return {
+            "last training frame": footage.pictures[training[-1:]].expand_as(self.truth),
+            "background plate": plate.expand_as(self.truth),
+            NEAREST: footage.pictures[nearest],
+        }
+
+    def rows(self, answer: str, frames: Tensor, minutes: float = 0.0) -> Iterator[Row]:
+        """Judge an answer and tell its scores."""
+        found = judged(frames, self.truth, self.masks)
+        self.scores[answer, minutes] = found
+        when = f" {minutes:g} min" if minutes else ""
+        for score, value in found.items():
+            name = f"{self.name}: {answer}{when}, {score}"
+            yield Row(name=name, value=value, unit=unit_of(score))
+
+    def steps(self, snapshot: _Snapshot) -> Row:
+        """How many steps an arm had made."""
+        name = f"{self.name}: {snapshot.arm} {snapshot.minutes:g} min, steps"
+        return Row(name=name, value=snapshot.steps, unit="")
+
+    def goals(self, free: list[str]) -> Iterator[Row]:
+        """The comparisons that were promised, of those moments that were reached."""
+        parts = [s for s in self.scores.get((OURS, 1.0), {}) if s.endswith(" PSNR")]
+        wanted = [*WHOLE, *parts]
+        yield from self._better((OURS, 1.0), (REFERENCE, 8.0), dict.fromkeys(wanted, 0.0))
+        four = dict.fromkeys(parts, 0.0) | {"PSNR": 4.5, "SSIM": 0.15}
+        yield from self._better((OURS, 4.0), (REFERENCE, 4.0), four)
+        for answer in free:
+            yield from self._better((OURS, 2.0), (answer, 0.0), dict.fromkeys(wanted, 0.0))
+
+    def _better(
+        self, ours: tuple[str, float], theirs: tuple[str, float], margins: Mapping[str, float]
+    ) -> Iterator[Row]:
+        """By how much `ours` is better, score by score; above 0 is better."""
+        if ours not in self.scores or theirs not in self.scores:
+            return
+        for score, margin in margins.items():
+            value = self.scores[ours][score] - self.scores[theirs][score]
+            value = -value if score.split()[-1] in LOWER_IS_BETTER else value
+            when = f"{theirs[0]} {theirs[1]:g} min" if theirs[1] else theirs[0]
+            yield Row(
+                name=f"{self.name}: ours {ours[1]:g} min better than {when}, {score}",
+                value=value,
+                unit=unit_of(score),
+                goal=margin,
+            )
+
+
+# Looking
+
+
+def write_sheet(path: Path, rows: Mapping[str, Tensor], *, moments: int = 6) -> None:
+    """A PNG to look at: a row per answer, its name at the left, the same moments below another."""
+    lines = []
+    for name, frames in rows.items():
+        index = torch.linspace(0, len(frames) - 1, min(moments, len(frames))).long()
+        strip = torch.cat(list(frames[index]), dim=2).permute(1, 2, 0).numpy()
+        label = np.full((strip.shape[0], 96, 3), 255, np.uint8)
+        cv2.putText(label, name, (4, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
+        lines.append(np.concatenate([label, strip], axis=1))
+    picture = np.ascontiguousarray(np.concatenate(lines)[:, :, ::-1])
+    with writing(path) as temporary:
+        temporary.write_bytes(cv2.imencode(".png", picture)[1].tobytes())
