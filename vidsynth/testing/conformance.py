@@ -28,7 +28,7 @@ from torch import Tensor
 from vidsynth.clip import Clip
 from vidsynth.conditioning import Conditioning
 from vidsynth.errors import UnknownName
-from vidsynth.kinds import Discriminator, Extractor, Generator, Plugin
+from vidsynth.kinds import Discriminator, Extractor, Generator, Metric, Plugin
 from vidsynth.options import build, describe_options, to_dict, to_toml
 from vidsynth.testing.samples import moving_squares
 
@@ -119,12 +119,13 @@ COMMON: tuple[Check, ...] = (imports_without_a_gpu, options_are_documented, opti
 
 def checks_of(plugin: type[Plugin]) -> tuple[Check, ...]:
     """The checks that apply to a plugin, by its kind."""
-    from vidsynth.testing import discriminators, extractors, generators
+    from vidsynth.testing import discriminators, extractors, generators, metrics
 
     by_kind = {
         Extractor: extractors.CHECKS,
         Generator: generators.CHECKS,
         Discriminator: discriminators.CHECKS,
+        Metric: metrics.CHECKS,
     }
     own = next((checks for kind, checks in by_kind.items() if issubclass(plugin, kind)), ())
     return (*COMMON, *own)
