@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint
 
 import torch
 from torch import Tensor
 
-from vidsynth import scores
+from vidsynth import scores, weights
 from vidsynth.errors import MissingWeights, NotMeasurable
 from vidsynth.kinds import Film, Measurement, Metric
 
@@ -112,9 +112,7 @@ class Palette(Metric):
 
     def compute(self) -> Measurement:
         caveat = "few frames" if self.count < 100 else ""
-        return Measurement(
-            value=self.value, count=self.count, protocol="Palette 1", caveat=caveat
-        )
+        return Measurement(value=self.value, count=self.count, protocol="Palette 1", caveat=caveat)
 
 
 class Seen(PerFrame):
@@ -140,6 +138,20 @@ class Picky(Likeness):
 
     def compute(self) -> Measurement:
         raise NotMeasurable("5 windows are too few; give a film of at least 60 s")
+
+
+class Hungry(Likeness):
+    """Wants weights from the one place where they are."""
+
+    def update(self, made: Film, real: Film | None) -> None:
+        weights.locate("vgg19")
+
+
+class Short(Likeness):
+    """Forgets a frame."""
+
+    def compute(self) -> Measurement:
+        return replace(super().compute(), per_frame=torch.cat(self.found)[1:])
 
 
 def entry(name: str, attribute: str) -> EntryPoint:

@@ -82,8 +82,11 @@ def show(evaluation: Evaluation) -> None:
     """Print the tables to standard output."""
     from rich.console import Console
 
+    from vidsynth.evaluation.results import EXPLAINED
+
     console = Console()
     for table in evaluation.tables:
+        console.print(f"[bold]{table.kind}[/bold]: {EXPLAINED[table.kind]}", highlight=False)
         console.print(_grid(table))
         for line in _footnotes(table):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -94,12 +97,9 @@ def _grid(table: Table) -> Any:
     from rich.markup import escape
     from rich.table import Table as Grid
 
-    from vidsynth.evaluation.results import EXPLAINED, number
+    from vidsynth.evaluation.results import number
 
     grid = Grid(
-        title=f"{table.kind}: {EXPLAINED[table.kind]}",
-        title_justify="left",
-        title_style="bold",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
     )

@@ -58,9 +58,10 @@ def _explain(kind: registry.Kind, name: str) -> str:
         f"licence of pretrained weights: {getattr(plugin, 'weights_licence', 'not stated')}",
         "options:",
     ]
-    settable = kind in ("extractor", "generator")  # others are set by the plugin that uses them
+    # The others are set by the plugin that uses them.
+    section = {"extractor": "extractor", "generator": "generator", "metric": info.name}.get(kind)
     for option in describe_options(plugin.Options):  # pyright: ignore[reportAttributeAccessIssue]
-        key = f"-s {kind}.{option.name}" if settable else option.name
+        key = f"-s {section}.{option.name}" if section else option.name
         default = "none" if option.default is None else json.dumps(option.default)
         lines.append(f"  {key}  {option.type}, default {default}")
         if option.text:

@@ -105,7 +105,7 @@ def reenacted(
         every = torch.arange(len(made.pts))[:: timing.stride]
         ours, theirs, pairing = every, index[every], "frames paired by number"
     truth = film(real, size=at, index=theirs)
-    perfect = _perfect(real, theirs, made.size, at, folder, reporter)
+    perfect = _flawless(real, theirs, made.size, at, folder, reporter)
     return Case(
         made=film(made, size=at, index=ours),
         references={"truth": truth, "motion": truth, "looks": truth, "nothing": None},
@@ -146,7 +146,7 @@ def crossed(
         there = source.scaled(min(at))
         motion = film(source, size=there, index=theirs)
         native = source.scaled(min(made.size))
-        perfect = _perfect(source, theirs, native, there, folder, reporter)
+        perfect = _flawless(source, theirs, native, there, folder, reporter)
         references["motion"], floors["motion"] = motion, (perfect, motion)
         floors["nothing"] = (motion, None)
     if target is not None:
@@ -159,7 +159,7 @@ def crossed(
     )
 
 
-def _perfect(
+def _flawless(
     real: Recording,
     index: Tensor,
     native: tuple[int, int],
@@ -168,8 +168,8 @@ def _perfect(
     reporter: Reporter,
 ) -> Film:
     """What a generator that makes no error would leave after the codec: the floor's made film."""
-    flawless = encoded(film(real, size=native, index=index), folder, reporter=reporter)
-    return film(flawless, size=at, name=f"{real.path.name}, encoded")
+    written = encoded(film(real, size=native, index=index), folder, reporter=reporter)
+    return film(written, size=at, name=f"{real.path.name}, encoded")
 
 
 def same_moments(

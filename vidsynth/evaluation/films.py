@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import torch
@@ -26,6 +27,8 @@ RESIZE_RULE = "area down, linear up"
 """Of `drawing.resize`, for protocols."""
 IN_MEMORY_BYTES = 1 << 27
 """Films up to this size are decoded once and kept while they are measured."""
+LONG = 3000
+"""Frames from which on reading a film takes long enough to tell of it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -70,10 +73,7 @@ class Recording:
 
 
 def recording(
-    path: Path,
-    *,
-    crop: tuple[int, int, int, int] | None = None,
-    reporter: Reporter | None = None,
+    path: Path, *, crop: tuple[int, int, int, int] | None = None, reporter: Reporter
 ) -> Recording:
     """Open a video and learn its timestamps, which takes decoding it once.
 
@@ -85,11 +85,11 @@ def recording(
     Raises:
         UnsupportedVideo: it cannot be read.
     """
-    reporter = reporter or Reporter()
     info = video.probe(path)
     pts: list[Tensor] = []
     notes: list[str] = []
-    with reporter.step(f"reading {path.name}", total=info.num_frames) as step:
+    teller = reporter if (info.num_frames or LONG) >= LONG else Reporter()
+    with teller.step(f"reading {path.name}", total=info.num_frames) as step:
         for chunk in video.read_chunks(path, note=notes.append):
             pts.append(chunk.pts)
             step.update(sum(map(len, pts)))
@@ -182,9 +182,9 @@ def halves(of: Recording, *, size: tuple[int, int], index: Tensor) -> tuple[Film
     )
 
 
-def encoded(of: Film, folder: Path, *, reporter: Reporter | None = None) -> Recording:
+def encoded(of: Film, folder: Path, *, reporter: Reporter) -> Recording:
     """A film written to a file in `folder` the way vidsynth writes its videos."""
-    path = folder / f"{len(list(folder.iterdir()))} {Path(of.name).stem}.mp4"
+    path = Path(mkdtemp(dir=folder)) / f"{Path(of.name).stem}, encoded.mp4"
     chunks = (Chunk(clip.pts, clip) for clip in of.read())
     video.write_video(path, chunks, fps=of.spec.fps)
     # An odd size gained a row or a column on the way.

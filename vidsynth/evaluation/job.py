@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+from torch import Tensor
 
 from vidsynth.choosing import Settings, nested
 from vidsynth.errors import BadOption, CannotWrite, NotMeasurable, UnsupportedVideo
 from vidsynth.evaluation import webreport
 from vidsynth.evaluation.cases import Case, Timing, crossed, reenacted
-from vidsynth.evaluation.films import recording
+from vidsynth.evaluation.films import Recording, recording
 from vidsynth.evaluation.heldout import rendered_tail
 from vidsynth.evaluation.measuring import choose, measure
 from vidsynth.evaluation.results import Evaluation, Table, TableKind
@@ -77,15 +80,28 @@ def evaluate(
 
     with TemporaryDirectory(prefix="vidsynth-eval-") as name:
         folder = Path(name)
+        opened = cache(partial(recording, reporter=reporter))
         found: list[tuple[TableKind, list[Case]]] = []
         if real is not None:
-            cases = _self_cases(made, real, size, timing, device, folder, reporter)
+            pairs = _pairs(made, real, opened, timing, device, folder, reporter)
+            cases = [
+                reenacted(
+                    ours,
+                    truth,
+                    size=size,
+                    timing=timing,
+                    folder=folder,
+                    reporter=reporter,
+                    index=index,
+                )
+                for ours, truth, index in pairs
+            ]
             found.append(("self-reenactment", cases))
         if source is not None or target is not None:
             case = crossed(
-                recording(made, reporter=reporter),
-                source and recording(source, reporter=reporter),
-                target and recording(target, reporter=reporter),
+                opened(made),
+                source and opened(source),
+                target and opened(target),
                 size=size,
                 timing=timing,
                 folder=folder,
@@ -113,42 +129,22 @@ def evaluate(
     return evaluation
 
 
-def _self_cases(
+def _pairs(
     made: Path,
     real: Path,
-    size: int | None,
+    opened: Callable[[Path], Recording],
     timing: Timing,
     device: str,
     folder: Path,
     reporter: Reporter,
-) -> list[Case]:
-    """Made films and the truth: a subject's held-out tail, two folders, or two files."""
+) -> list[tuple[Recording, Recording, Tensor | None]]:
+    """Made films, the truth, and which of its frames they are where that is known."""
     if (made / CARD).exists():
         if timing.start is not None or timing.end is not None:
             raise BadOption("--start and --end go with films; a subject is measured on its tail")
-        shown, truth, index = rendered_tail(made, real, folder, device=device, reporter=reporter)
-        case = reenacted(
-            shown,
-            truth,
-            size=size,
-            timing=timing,
-            folder=folder,
-            reporter=reporter,
-            index=index,
-        )
-        return [case]
-    pairs = _paired(made, real, reporter) if made.is_dir() else [(made, real)]
-    return [
-        reenacted(
-            recording(one, reporter=reporter),
-            recording(other, reporter=reporter),
-            size=size,
-            timing=timing,
-            folder=folder,
-            reporter=reporter,
-        )
-        for one, other in pairs
-    ]
+        return [rendered_tail(made, real, folder, device=device, reporter=reporter)]
+    files = _paired(made, real, reporter) if made.is_dir() else [(made, real)]
+    return [(opened(ours), opened(theirs), None) for ours, theirs in files]
 
 
 def _paired(made: Path, real: Path, reporter: Reporter) -> list[tuple[Path, Path]]:

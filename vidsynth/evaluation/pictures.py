@@ -11,14 +11,17 @@ from torch import Tensor
 
 from vidsynth.evaluation.cases import Case
 from vidsynth.evaluation.results import Row, Table
-from vidsynth.kinds import Film
+from vidsynth.kinds import Against, Film
 
 # T frames, H, W pixels
 
 STRIP_FRAMES = 8
 STRIP_FILMS = 4
+MOMENTS = 6
 APART_SECONDS = 0.5
 """Worst frames nearer to each other than this are one moment."""
+_TELLING: tuple[Against, ...] = ("truth", "motion", "looks", "nothing")
+"""Metrics that say which frame of a moment is shown come first."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,10 +49,13 @@ class Shown:
 
 
 def worst_moments(table: Table, cases: Sequence[Case]) -> list[Moment]:
-    """The worst frame of every metric that has values per frame; near ones are one moment."""
+    """The worst frame of every metric that has values per frame; near ones are one moment.
+
+    Those at which most metrics are worst, at most MOMENTS of them, come first.
+    """
     ends = list(accumulate(film.frames for film in table.films))
     moments: list[Moment] = []
-    for row in table.measured:
+    for row in sorted(table.measured, key=lambda row: _TELLING.index(row.against)):
         frame = row.worst_frame
         if frame is None or row.per_frame is None:
             continue
@@ -61,7 +67,7 @@ def worst_moments(table: Table, cases: Sequence[Case]) -> list[Moment]:
             known = [Moment(frame, film, local)]
             moments += known
         known[0].worst.append((row, float(row.per_frame[frame])))
-    return moments
+    return sorted(moments, key=lambda m: -len(m.worst))[:MOMENTS]
 
 
 def compared(case: Case) -> Film | None:

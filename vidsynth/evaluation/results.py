@@ -74,8 +74,11 @@ class Row:
 
     @property
     def worst_frame(self) -> int | None:
-        """Number of the frame with the worst value; None where frames have none."""
-        if self.per_frame is None or not self.per_frame.isfinite().any():
+        """Number of the frame with the worst value; None where frames have none, or all one."""
+        if self.per_frame is None:
+            return None
+        found = self.per_frame[self.per_frame.isfinite()]
+        if not len(found) or found.min() == found.max():
             return None
         goodness = self.per_frame if self.higher_is_better else -self.per_frame
         return int(torch.where(goodness.isfinite(), goodness, torch.inf).argmin())

@@ -51,7 +51,7 @@ def page(evaluation: Evaluation, cases: Sequence[Sequence[Case]]) -> str:
 
 
 def _section(table: Table, cases: Sequence[Case]) -> str:
-    about = f"{table.kind.capitalize()}: {EXPLAINED[table.kind]}."
+    about = f"{EXPLAINED[table.kind].capitalize()}."
     return (
         f"<section><h2>{escape(table.kind.capitalize())}</h2>"
         f"<p>{escape(about)}</p>{_films(table)}{_numbers(table)}{_unmeasured(table)}"
@@ -83,7 +83,7 @@ def _numbers(table: Table) -> str:
     return (
         f'<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table><p class="small">'
         "↑ higher is better, ↓ lower is better. <b>Real vs real</b> is what real footage itself "
-        "gets: no made film can be expected to do better.</p>"
+        "gets: the best that can be hoped for.</p>"
     )
 
 
@@ -127,11 +127,13 @@ def _strips(cases: Sequence[Case]) -> str:
 
 def _moments(table: Table, cases: Sequence[Case]) -> str:
     moments = pictures.worst_moments(table, cases)
-    figures = []
-    for film, case in enumerate(cases):
-        here = sorted((m for m in moments if m.film == film), key=lambda m: m.frame)
-        shown = pictures.frames_of(case, {m.local for m in here}) if here else {}
-        figures += [_moment(m, shown[m.local], case, table) for m in here]
+    shown = {
+        (i, frame): both
+        for i, case in enumerate(cases)
+        if (wanted := {m.local for m in moments if m.film == i})
+        for frame, both in pictures.frames_of(case, wanted).items()
+    }
+    figures = [_moment(m, shown[m.film, m.local], cases[m.film], table) for m in moments]
     return f"<h3>Worst moments</h3>{''.join(figures)}" if figures else ""
 
 
