@@ -26,7 +26,7 @@ from vidsynth_plugins.pix2pixhd import (
     Pix2PixHD,
     Pix2PixHDOptions,
 )
-from vidsynth_plugins.pix2pixhd.networks import Painter
+from vidsynth_plugins.pix2pixhd.networks import GlobalGenerator, Painter
 from vidsynth_plugins.pix2pixhd.objective import Pix2PixHDObjective, paint, stack_windows
 from vidsynth_plugins.pix2pixhd.reference_weights import (
     input_channels,
@@ -706,10 +706,24 @@ def test_two_streams_do_not_disturb_each_other():
         assert torch.equal(torch.cat(together), expected)
 
 
+def test_smooth_upsampling_has_no_grid_where_the_transposed_has():
+    def ripple(upsampling: str) -> float:
+        """How much a flat surface differs from pixel to pixel, away from the borders."""
+        torch.manual_seed(0)
+        network = GlobalGenerator(
+            3, 3, filters=4, downsamplings=1, blocks=1, upsampling=upsampling
+        ).double()
+        convolved = nn.Sequential(*list(network.up[0])[:-2])  # before the norm and the ReLU
+        surface = convolved(torch.ones(1, 8, 12, 12, dtype=torch.float64))[..., 3:-3, 3:-3]
+        return float(surface.detach().flatten(2).std(dim=2).max())
+
+    assert ripple("smooth") < 1e-12 < 0.01 < ripple("transposed")
+
+
 @pytest.mark.parametrize("height, width", [(1, 1), (17, 33), (50, 20)])
-@pytest.mark.parametrize("stem", ["conv7", "shuffle"])
-def test_any_size_renders(height: int, width: int, stem: str):
-    plugin = trained(stem=stem)
+@pytest.mark.parametrize("stem, upsampling", [("conv7", "transposed"), ("shuffle", "smooth")])
+def test_any_size_renders(height: int, width: int, stem: str, upsampling: str):
+    plugin = trained(stem=stem, upsampling=upsampling)
     clip = render(plugin, chunks(2, 2, height, width), spec(height, width))
     assert clip.frames.shape == (2, 3, height, width)
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vidsynth.blocks import crop_boxes, halve, pad_to_multiple, paste_boxes, square_boxes
 from vidsynth.kinds import Discriminator, Judgement
-from vidsynth_plugins.pix2pixhd.options import Norm, Pix2PixHDOptions, Stem
+from vidsynth_plugins.pix2pixhd.options import Norm, Pix2PixHDOptions, Stem, Upsampling
 
 # B batch, T frames, C channels, H, W pixels, S side of a face crop
 
@@ -33,6 +33,7 @@ class GlobalGenerator(nn.Module):
         blocks: int,
         norm: Norm = "instance",
         stem: Stem = "conv7",
+        upsampling: Upsampling = "transposed",
         skips: bool = False,
     ) -> None:
         super().__init__()
@@ -45,7 +46,9 @@ class GlobalGenerator(nn.Module):
         self.stem = make_stem(in_channels, filters, norm)
         self.down = nn.ModuleList(_down(fine, coarse, norm) for fine, coarse in steps)
         self.blocks = nn.Sequential(*(ResidualBlock(widths[-1], norm) for _ in range(blocks)))
-        self.up = nn.ModuleList(_up(coarse, fine, norm) for fine, coarse in reversed(steps))
+        self.up = nn.ModuleList(
+            _up(coarse, fine, norm, upsampling) for fine, coarse in reversed(steps)
+        )
         self.head = make_head(filters, out_channels) if out_channels else nn.Identity()
 
     def forward(self, maps_BCHW: Tensor) -> Tensor:
@@ -84,13 +87,12 @@ class LocalEnhancer(nn.Module):
             downsamplings=options.downsamplings,
             blocks=options.blocks,
             norm=options.norm,
+            upsampling=options.upsampling,
             skips=options.skips,
         )
         widths = [options.filters * 2**level for level in reversed(range(levels))]
         self.encoders = nn.ModuleList(_enhancer_down(in_channels, w, options.norm) for w in widths)
-        self.decoders = nn.ModuleList(
-            _enhancer_up(w, options.local_blocks, options.norm) for w in widths
-        )
+        self.decoders = nn.ModuleList(_enhancer_up(w, options) for w in widths)
         self.head = conv7_head(options.filters, out_channels)
         self.coarse_head: nn.Module | None = None
         if options.coarse_fraction:
@@ -128,6 +130,17 @@ class ResidualBlock(nn.Module):
 
     def forward(self, hidden_BCHW: Tensor) -> Tensor:
         return hidden_BCHW + self.body(hidden_BCHW)
+
+
+class Blur(nn.Module):
+    """1-2-1 in both directions: blind to the finest checkerboard, keeps sums."""
+
+    def forward(self, hidden_BCHW: Tensor) -> Tensor:
+        channels = hidden_BCHW.shape[1]
+        taps = hidden_BCHW.new_tensor([0.25, 0.5, 0.25])
+        kernel = (taps[:, None] * taps).expand(channels, 1, 3, 3)
+        padded = F.pad(hidden_BCHW, (1, 1, 1, 1), mode="reflect")
+        return F.conv2d(padded, kernel, groups=channels)
 
 
 def _conv7_stem(in_channels: int, width: int, norm: Norm) -> nn.Sequential:
@@ -170,18 +183,19 @@ def _down(fine: int, coarse: int, norm: Norm) -> nn.Sequential:
     return nn.Sequential(conv, _norm(coarse, norm), nn.ReLU(inplace=True))
 
 
-def _up(coarse: int, fine: int, norm: Norm) -> nn.Sequential:
+def _up(coarse: int, fine: int, norm: Norm, upsampling: Upsampling) -> nn.Sequential:
     conv = nn.ConvTranspose2d(coarse, fine, 3, stride=2, padding=1, output_padding=1)
-    return nn.Sequential(conv, _norm(fine, norm), nn.ReLU(inplace=True))
+    blur = [Blur()] if upsampling == "smooth" else []
+    return nn.Sequential(conv, *blur, _norm(fine, norm), nn.ReLU(inplace=True))
 
 
 def _enhancer_down(in_channels: int, width: int, norm: Norm) -> nn.Sequential:
     return nn.Sequential(*_conv7_stem(in_channels, width, norm), *_down(width, width * 2, norm))
 
 
-def _enhancer_up(width: int, blocks: int, norm: Norm) -> nn.Sequential:
-    body = (ResidualBlock(width * 2, norm) for _ in range(blocks))
-    return nn.Sequential(*body, *_up(width * 2, width, norm))
+def _enhancer_up(width: int, options: Pix2PixHDOptions) -> nn.Sequential:
+    body = (ResidualBlock(width * 2, options.norm) for _ in range(options.local_blocks))
+    return nn.Sequential(*body, *_up(width * 2, width, options.norm, options.upsampling))
 
 
 def _norm(width: int, norm: Norm) -> nn.Module:
@@ -225,6 +239,7 @@ class Painter(nn.Module):
                 blocks=options.blocks,
                 norm=options.norm,
                 stem=options.stem,
+                upsampling=options.upsampling,
                 skips=options.skips,
             )
         self.face = FaceRefiner(options, channels) if options.face else None
@@ -326,6 +341,7 @@ class FaceRefiner(nn.Module):
             downsamplings=2,
             blocks=5,
             norm=options.norm,
+            upsampling=options.upsampling,
         )
         ramp_S = (torch.arange(self.size) + 0.5) / self.size
         edge_S = (8 * torch.minimum(ramp_S, 1 - ramp_S)).clamp(max=1)  # an eighth on each side

@@ -9,6 +9,7 @@ from vidsynth.losses import GanLoss
 
 Norm = Literal["instance", "batch"]
 Stem = Literal["conv7", "shuffle"]
+Upsampling = Literal["transposed", "smooth"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +26,8 @@ class Pix2PixHDOptions:
         norm: "instance" or "batch" normalisation.
         stem: "conv7" works at full resolution, as published; "shuffle" folds 2x2 pixels into
             channels, so that everything runs at half resolution, about four times cheaper.
+        upsampling: "transposed" convolutions, as published; or "smooth", the same followed by a
+            1-2-1 blur, which takes away the grid that they leave for the first thousands of steps.
         skips: add the encoder's features to the decoder's at each resolution (U-Net).
         background: where the stream has a background plate, paint only the subject and composite
             it over the plate under a soft mask.
@@ -62,6 +65,7 @@ class Pix2PixHDOptions:
     local_blocks: int = 3
     norm: Norm = "instance"
     stem: Stem = "conv7"
+    upsampling: Upsampling = "transposed"
     skips: bool = False
     background: bool = True
     window: int = 1
