@@ -15,9 +15,20 @@ import torch
 import torch.nn.functional as F
 from click.testing import CliRunner, Result
 
-from vidsynth import bench
-from vidsynth.bench import BENCHES, Asked, Row, generate, likeness, measure, quality, train_step
-from vidsynth.bench.material import published_objective, random_batch, reference_of
+from vidsynth import bench, video
+from vidsynth.bench import (
+    BENCHES,
+    Asked,
+    Row,
+    generate,
+    likeness,
+    measure,
+    pipeline,
+    quality,
+    scale,
+    train_step,
+)
+from vidsynth.bench.material import film, published_objective, random_batch, reference_of
 from vidsynth.bench.turns import InTurns
 from vidsynth.cli import main
 from vidsynth.errors import UnknownName, VidsynthError
@@ -369,3 +380,76 @@ def test_goals_compare_the_moments_that_were_promised() -> None:
     assert rows["clip: ours 4 min better than reference 4 min, PSNR"].goal == 4.5
     assert rows["clip: ours 4 min better than reference 4 min, SSIM"].ok
     assert rows["clip: ours 2 min better than last training frame, PSNR"].value == 5.0
+
+
+# The pipeline
+
+
+def test_pipeline_runs() -> None:
+    settings = pipeline.Settings(
+        rounds=1,
+        chain_rounds=1,
+        warmup=0,
+        height=96,
+        width=128,
+        frames=25,
+        colour_frames=2,
+        tracked_frames=4,
+        chain_frames=32,
+        chain_size=64,
+        chain_options=(("filters", 4), ("blocks", 1), ("face", False)),
+        short_seconds=1,
+        long_seconds=2,
+    )
+    rows = named(pipeline.measured(settings, CPU, Reporter()))
+    for colours in pipeline.COLOURS:
+        assert rows[f"decode: mean difference from swscale, {colours}"].ok
+    assert rows["decode to RGB tensors over PyAV to_ndarray"].goal == 1.5
+    assert rows["encode over PyAV"].goal == 0.95
+    assert {"tracking pose over mediapipe", "tracking face over mediapipe"} <= rows.keys()
+    assert rows["rendering: as shipped over its slowest stage alone"].value > 0
+    assert rows["memory: 2 s over 1 s"].value == pytest.approx(1.0, abs=0.1)
+
+
+def test_a_wrong_matrix_would_be_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of one matrix that says it has the other is off by more than rounding."""
+    path = film(tmp_path / "film.mp4", "puppet", 4, height=96, width=128)
+    right = pipeline._colour_row("BT.601", path, tmp_path / "right.mp4", 2)
+    matrix, _, colour_range = pipeline.COLOURS["BT.601"]
+    monkeypatch.setitem(pipeline.COLOURS, "BT.601", (matrix, 1, colour_range))
+    wrong = pipeline._colour_row("BT.601", path, tmp_path / "wrong.mp4", 2)
+    assert right.value < 1 < wrong.value
+
+
+def test_a_film_is_repeated_whole(tmp_path: Path) -> None:
+    path = film(tmp_path / "film.mp4", "puppet", 10, height=64, width=64)
+    long = pipeline.repeated(path, tmp_path / "long.mp4", 25)
+    pts = torch.cat([chunk.pts for chunk in video.read_chunks(long)])
+    assert len(pts) == 30
+    assert torch.allclose(pts.diff(), torch.full((29,), 1 / 25, dtype=torch.float64), atol=1e-4)
+
+
+def test_scale_runs() -> None:
+    settings = scale.Settings(
+        rounds=1,
+        sizes=(32, 64),
+        batches=(1, 2),
+        batch_size_px=32,
+        film_frames=(10, 20),
+        film_size=(64, 64),
+        processes=(2,),
+        steps=2,
+        network={"filters": 4, "blocks": 1, "d_filters": 4},
+    )
+    rows = named(scale.measured(settings, CPU, Reporter()))
+    assert rows["generation: a pixel at 64 px over one at 32 px"].goal is None  # below LARGE
+    assert rows["decode and encode: a frame of 20 over one of 10"].goal == 1.1
+    assert rows["training: a sample of a batch of 2 over one of 1"].value > 0
+    assert rows[f"training: 2 processes on {measure.cores()} cores"].value > 0
+
+
+def test_growth_is_1_where_cost_is_linear() -> None:
+    small = measure.Timings((1.0, 2.0, 3.0), (0.0,) * 3)
+    large = measure.Timings((4.0, 8.0, 12.0), (0.0,) * 3)
+    assert scale._growth("", small, large, 4.0, goal=1.1).value == 1.0
+    assert scale._growth("", small, large, 2.0, goal=1.1).ok is False

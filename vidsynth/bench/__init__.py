@@ -85,9 +85,17 @@ BENCHES = {
         "vidsynth.bench.generate:bench",
         "Frames per second of each generator by precision, eager and compiled; what bf16 costs.",
     ),
+    "pipeline": (
+        "vidsynth.bench.pipeline:bench",
+        "Decode, encode and tracking over the bare calls; the whole chain; memory over length.",
+    ),
     "quality": (
         "vidsynth.bench.quality:bench",
         "Held-out likeness over minutes of training, against pix2pixHD as published.",
+    ),
+    "scale": (
+        "vidsynth.bench.scale:bench",
+        "What more pixels, frames, samples and processes cost.",
     ),
 }
 
