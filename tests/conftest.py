@@ -13,7 +13,7 @@ torch.set_num_threads(1)
 
 SHARED_MEDIA = Path(__file__).parents[2] / "shared" / "media"
 # What a machine may lack for good reason. Any other skip is a failure in CI.
-MAY_BE_MISSING = ("needs_media", "needs_cuda")
+MAY_BE_MISSING = ("needs_media", "needs_cuda", "needs_weights")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -11,8 +11,9 @@ from torch import Tensor
 from vidsynth import registry
 from vidsynth.clip import Clip
 from vidsynth.conditioning import FaceSequence
+from vidsynth.kinds import Metric
 from vidsynth.testing import Case, checks_of, times
-from vidsynth.testing.conformance import ClipMaker
+from vidsynth.testing.conformance import COMMON, ClipMaker
 from vidsynth.worlds import WORLDS
 
 
@@ -61,7 +62,15 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
         },
         "face": {"options": {**SMALL, "window": 3, "l1": 10.0}, "kinds": (FaceSequence,)},
     },
+    "ms_ssim": {"large": {"height": 176, "width": 176}},
+    **{f"{part}_psnr": {"large": {"height": 64, "width": 64}} for part in ("mouth", "eyes")},
 }
+
+
+def checks(plugin: Any) -> tuple[Any, ...]:
+    """All of them; of metrics whose weights are not here, those that need none."""
+    waits_for_weights = issubclass(plugin, Metric) and plugin.weights_licence != "none needed"
+    return COMMON if waits_for_weights else checks_of(plugin)
 
 
 def cases() -> list[Any]:
@@ -70,7 +79,7 @@ def cases() -> list[Any]:
         for kind in registry.KINDS
         for name in registry.names(kind)
         for variant, conditions in SETTINGS.get(name, {"defaults": {}}).items()
-        for check in checks_of(registry.load(kind, name))
+        for check in checks(registry.load(kind, name))
     ]
 
 
@@ -98,4 +107,6 @@ def test_in_tree_plugins_are_installed() -> None:
         ("extractor", "face"),
         ("generator", "pix2pixhd"),
         ("discriminator", "multiscale_patch"),
+        ("metric", "psnr"),
+        ("metric", "fvd"),
     }

@@ -25,7 +25,7 @@ from vidsynth.testing.samples import nodding_face, sizes, waving_person
 
 # T frames, H, W pixels
 
-FRAMES = 24
+FRAMES = 12
 
 
 def film_of(clip: Clip, *, chunk: int = 16, name: str = "film", distorted: bool = False) -> Film:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vidsynth import bodies
+from vidsynth import bodies, faces
 from vidsynth.conditioning import Conditioning, FaceSequence, PoseSequence
 from vidsynth.errors import NotMeasurable
 from vidsynth.facemesh import load_face_mesh
@@ -29,6 +29,10 @@ _TORSOS_PER_HEIGHT = 3.3
 _OUTER_CORNERS = (33, 263)
 _EYES = (((33, 133), (159, 145), 468), ((362, 263), (386, 374), 473))
 """Of both eyes, right then left: corners from left to right in the picture, lids, iris."""
+_EXPRESSIVE = (
+    *(faces.LIPS_OUTER + faces.LIPS_INNER),
+    *(faces.LEFT_EYE + faces.RIGHT_EYE + faces.LEFT_BROW + faces.RIGHT_BROW),
+)
 _OPEN = 0.08  # height over width of an eye below which there is no gaze to speak of
 
 
@@ -194,7 +198,8 @@ class LandmarkDistance(TrackedMetric):
 
 
 class ExpressionDistance(TrackedMetric):
-    """How differently two faces change about their own means, turns of the head taken out."""
+    """How differently mouths, lids and brows move about their own means, turns of the head taken
+    out: faces of other shapes can be compared, a lasting smile is not seen."""
 
     extractor = "face"
     unit = "% between eyes"
@@ -207,15 +212,16 @@ class ExpressionDistance(TrackedMetric):
         return (ours - theirs).norm(dim=2).mean(dim=1) * 100 / _between_eyes_cm()
 
     def protocol(self) -> str:
-        return "expression_distance 1: 468 points in the head's axes, about each face's mean"
+        points = len(_EXPRESSIVE)
+        return f"expression_distance 1: {points} points in the head's axes, about their means"
 
 
 def _changes(face: FaceSequence) -> Tensor:
-    """(T, 468, 2): x and y of the mesh in the head's own axes, in centimetres about its middle.
+    """(T, K, 2): x and y of mouth, lids and brows in the head's own axes, in centimetres.
 
     Depth is left out: trackers guess it."""
     points = face.landmarks[:, :468].double()
-    centred = points - points.mean(dim=1, keepdim=True)
+    centred = points[:, list(_EXPRESSIVE)] - points.mean(dim=1, keepdim=True)
     upright = centred @ face.rotation.double()  # rows: R' p
     return (upright / face.scale.double().clamp_min(1e-6)[:, None, None])[..., :2]
 
