@@ -186,7 +186,7 @@ def test_cross_reenactment_takes_motion_and_looks_from_two_films(tmp_path, two):
     assert table.kind == "cross-reenactment"
     assert set(found) == {"redness", "palette", "brightness"}
     assert table.films[0].references == {"motion": "real.mp4", "looks": "other.mp4"}
-    assert any(note.startswith("likeness: needs the same moments") for note in table.notes)
+    assert any(note.startswith("likeness: need the same moments") for note in table.notes)
     colour = (frames(made).float().mean((0, 2, 3)) - frames(other).float().mean((0, 2, 3))).abs()
     assert found["palette"].value == pytest.approx(float(colour.sum()), abs=1e-3)
 
@@ -492,8 +492,8 @@ def test_the_table_shows_value_interval_floor_and_doubts(two):
     found = rows(evaluate(*two))["likeness"]
     (line,) = (line for line in result.stdout.splitlines() if "likeness" in line)
     assert line.split() == [
-        "likeness", "↑", number(found.value), "dB", number(found.interval.low), "to",
-        number(found.interval.high), number(found.floor), "60",
+        "likeness", "↑", number(found.value), number(found.interval.low), "to",
+        number(found.interval.high), number(found.floor), "60", "dB",
     ]  # fmt: skip
     assert "* palette: few frames" in result.stdout
 

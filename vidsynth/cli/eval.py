@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,28 +100,28 @@ def _grid(table: Table) -> Any:
 
     from vidsynth.evaluation.results import number
 
-    grid = Grid(
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-    )
-    grid.add_column("metric")
+    grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False)
+    grid.add_column("metric", no_wrap=True)
     for title in ("value", "95 % interval", "real vs real", "N"):
         grid.add_column(title, justify="right", no_wrap=True)
-    for row in table.measured:
-        found = row.interval
-        grid.add_row(
-            escape(f"{row.metric} {row.arrow}" + " *" * bool(row.caveat)),
-            escape(f"{number(row.value)} {row.unit}".strip()),
-            f"{number(found.low)} to {number(found.high)}" if found else "-",
-            number(row.floor),
-            str(row.count),
-        )
+    grid.add_column("unit", style="dim")
+    for _, rows in groupby(table.measured, key=lambda row: row.against):
+        for row in rows:
+            found = row.interval
+            grid.add_row(
+                escape(f"{row.metric} {row.arrow}" + " *" * bool(row.caveat)),
+                number(row.value),
+                f"{number(found.low)} to {number(found.high)}" if found else "-",
+                number(row.floor),
+                str(row.count),
+                escape(row.unit),
+            )
+        grid.add_section()
     return grid
 
 
 def _footnotes(table: Table) -> list[str]:
     """What the numbers cannot say: doubts, and what was not measured."""
     doubts = [f"* {row.metric}: {row.caveat}" for row in table.measured if row.caveat]
-    missing = [f"{row.metric}: {row.problem}" for row in table.rows if row.problem]
-    missing += table.notes
-    return [*doubts, *(["not measured:"] if missing else []), *(f"  {line}" for line in missing)]
+    missing = [f"  {line}" for line in table.unmeasured]
+    return [*doubts, *(["not measured:"] if missing else []), *missing]

@@ -13,7 +13,7 @@ from vidsynth.errors import PluginError, UnknownName, VidsynthError
 from vidsynth.evaluation.cases import FLOORS, Case
 from vidsynth.evaluation.films import RESIZE_RULE
 from vidsynth.evaluation.intervals import Interval, interval
-from vidsynth.evaluation.results import FilmFacts, Row, Table, TableKind
+from vidsynth.evaluation.results import HELD, FilmFacts, Row, Table, TableKind
 from vidsynth.kinds import Against, Film, Measurement, Metric
 from vidsynth.report import Reporter
 
@@ -29,6 +29,10 @@ class Chosen:
     version: str = ""
     """The distribution it comes from, where that is not ours."""
     problem: str = ""
+
+    @property
+    def against(self) -> Against:
+        return self.plugin.against if self.plugin else "nothing"
 
     def build(self) -> Metric:
         assert self.plugin is not None
@@ -89,13 +93,14 @@ def measure(
         may_download: whether weights that are not here may be fetched.
         reporter: told of progress.
     """
-    trials, notes = [], []
+    trials = []
+    lacking: dict[Against, list[str]] = {}
     for chosen in metrics:
-        against = chosen.plugin.against if chosen.plugin else None
-        if against is None or against in cases[0].references:
+        if chosen.against in cases[0].references:
             trials.append(_Trial(chosen))
         else:
-            notes.append(f"{chosen.name}: {_NEEDS[against]}")
+            lacking.setdefault(chosen.against, []).append(chosen.name)
+    trials.sort(key=lambda trial: list(HELD).index(trial.chosen.against))
     total = len(trials) * len(cases)
     staying = nullcontext() if may_download else weights.staying_offline()
     with staying, reporter.step("measuring", total=total, unit="metrics") as step:
@@ -110,13 +115,14 @@ def measure(
     lengths = [film.frames for film in facts]
     block = round(cases[0].made.spec.fps)
     rows = [trial.row(rule, lengths, block) for trial in trials]
+    notes = [f"{', '.join(names)}: {_NEEDS[against]}" for against, names in lacking.items()]
     return Table(kind=kind, films=facts, rows=rows, notes=notes)
 
 
 _NEEDS: Mapping[Against, str] = {
-    "truth": "needs the same moments as they really look; name that film as REAL",
-    "motion": "needs the film whose motion is meant; name it with --source",
-    "looks": "needs a real film of the same person; name it with --target",
+    "truth": "need the same moments as they really look; name that film as REAL",
+    "motion": "need the film whose motion is meant; name it with --source",
+    "looks": "need a real film of the same person; name it with --target",
     "nothing": "",
 }
 
@@ -129,18 +135,17 @@ class _Trial:
         self.problem, self.floor_problem = chosen.problem, ""
         if chosen.plugin is not None:
             self._metric, self._floor = chosen.build(), chosen.build()
-            self._against: Against = chosen.plugin.against
 
     def update(self, case: Case) -> None:
         if self.problem:
             return
         try:
-            self._metric.update(case.made, case.references[self._against])
+            self._metric.update(case.made, case.references[self.chosen.against])
         except VidsynthError as error:
             self.problem = str(error)
             return
         if not self.floor_problem:
-            self._update_floor(case.floors.get(self._against))
+            self._update_floor(case.floors.get(self.chosen.against))
 
     def _update_floor(self, films: tuple[Film, Film | None] | None) -> None:
         if films is None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vidsynth.evaluation.cases import Case
 from vidsynth.evaluation.results import Row, Table
-from vidsynth.kinds import Against, Film
+from vidsynth.kinds import Film
 
 # T frames, H, W pixels
 
@@ -20,8 +20,6 @@ STRIP_FILMS = 4
 MOMENTS = 6
 APART_SECONDS = 0.5
 """Worst frames nearer to each other than this are one moment."""
-_TELLING: tuple[Against, ...] = ("truth", "motion", "looks", "nothing")
-"""Metrics that say which frame of a moment is shown come first."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,7 +53,7 @@ def worst_moments(table: Table, cases: Sequence[Case]) -> list[Moment]:
     """
     ends = list(accumulate(film.frames for film in table.films))
     moments: list[Moment] = []
-    for row in sorted(table.measured, key=lambda row: _TELLING.index(row.against)):
+    for row in table.measured:
         frame = row.worst_frame
         if frame is None or row.per_frame is None:
             continue

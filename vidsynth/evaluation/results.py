@@ -22,7 +22,7 @@ are not finite become null.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -40,6 +40,13 @@ EXPLAINED: dict[TableKind, str] = {
     "self-reenactment": "the made film against the same moments as they really look",
     "cross-reenactment": "the made film against another's motion and its own person's looks",
 }
+HELD: Mapping[Against, str] = {
+    "truth": "against the truth",
+    "motion": "against the motion that is meant",
+    "looks": "against the looks that are meant",
+    "nothing": "the made film alone",
+}
+"""What metrics compare, in words, in the order of a table."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -131,6 +138,17 @@ class Table:
     @property
     def measured(self) -> list[Row]:
         return [row for row in self.rows if row.value is not None]
+
+    @property
+    def unmeasured(self) -> list[str]:
+        """Why the others have no value: one sentence for all that lack the same."""
+        reasons: dict[str, list[str]] = {}
+        for row in self.rows:
+            if row.problem:
+                reasons.setdefault(row.problem, []).append(row.metric)
+        return [f"{', '.join(names)}: {reason}" for reason, names in reasons.items()] + [
+            *self.notes
+        ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

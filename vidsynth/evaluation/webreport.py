@@ -6,6 +6,7 @@ import base64
 from collections.abc import Iterable, Sequence
 from html import escape
 from importlib.resources import files
+from itertools import groupby
 
 import cv2
 import numpy as np
@@ -16,7 +17,7 @@ from vidsynth import drawing
 from vidsynth.evaluation import pictures
 from vidsynth.evaluation.cases import Case
 from vidsynth.evaluation.plots import end_to_end, plot
-from vidsynth.evaluation.results import EXPLAINED, Evaluation, Row, Table, number
+from vidsynth.evaluation.results import EXPLAINED, HELD, Evaluation, Row, Table, number
 
 # H, W pixels
 
@@ -72,18 +73,24 @@ def _films(table: Table) -> str:
 def _numbers(table: Table) -> str:
     if not table.measured:
         return ""
-    head = "<th>metric<th>value<th>95 % interval<th>real vs real<th>N<th>remarks"
-    rows = "".join(
+    head = "<th>metric<th>value<th>unit<th>95 % interval<th>real vs real<th>N<th>remarks"
+    bodies = []
+    for words, rows in groupby(table.measured, key=lambda row: HELD[row.against]):
+        title = f'<tr><th colspan="7" class="group">{words}</tr>'
+        bodies.append(f"<tbody>{title}{''.join(map(_row, rows))}</tbody>")
+    return (
+        f'<table><thead><tr>{head}</tr></thead>{"".join(bodies)}</table><p class="small">'
+        "↑ higher is better, ↓ lower is better. <b>Real vs real</b> is what real footage itself "
+        "gets: a perfect film would get the same.</p>"
+    )
+
+
+def _row(row: Row) -> str:
+    return (
         f'<tr><th scope="row" title="{escape(row.about)}">{escape(row.metric)} '
         f'<span class="arrow">{row.arrow}</span><td class="value">{number(row.value)}'
-        f" {escape(row.unit)}<td>{_interval(row)}<td>{number(row.floor)}<td>{row.count}"
-        f"<td class='words'>{escape(_remarks(row))}</tr>"
-        for row in table.measured
-    )
-    return (
-        f'<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table><p class="small">'
-        "↑ higher is better, ↓ lower is better. <b>Real vs real</b> is what real footage itself "
-        "gets: the best that can be hoped for.</p>"
+        f'<td class="unit">{escape(row.unit)}<td>{_interval(row)}<td>{number(row.floor)}'
+        f"<td>{row.count}<td class='words'>{escape(_remarks(row))}</tr>"
     )
 
 
@@ -98,12 +105,8 @@ def _remarks(row: Row) -> str:
 
 
 def _unmeasured(table: Table) -> str:
-    lines = [f"<b>{escape(r.metric)}</b>: {escape(r.problem)}" for r in table.rows if r.problem]
-    lines += [escape(note) for note in table.notes]
-    if not lines:
-        return ""
-    items = "".join(f"<li>{line}</li>" for line in lines)
-    return f"<h3>Not measured</h3><ul class='small'>{items}</ul>"
+    items = "".join(f"<li>{escape(line)}</li>" for line in table.unmeasured)
+    return items and f"<h3>Not measured</h3><ul class='small'>{items}</ul>"
 
 
 def _strips(cases: Sequence[Case]) -> str:
