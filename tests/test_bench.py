@@ -257,6 +257,7 @@ def test_train_step_runs() -> None:
     assert rows["face recipe, 32 px, batch 1: a step"].value > 0
 
 
+@pytest.mark.slow
 def test_generate_runs() -> None:
     settings = generate.Settings(
         rounds=2,
@@ -330,7 +331,7 @@ def test_sharpness_sees_blur_and_parts_see_their_own() -> None:
     real = torch.randint(0, 256, (3, 3, 32, 32), generator=rng, dtype=torch.uint8)
     blurred = F.avg_pool2d(real.float(), 3, 1, 1).round().to(torch.uint8)
     assert likeness.sharpness(real, real) == pytest.approx(1.0)
-    assert likeness.sharpness(blurred, real) < 0.1
+    assert likeness.sharpness(blurred, real) < 0.2
     left = torch.zeros(3, 32, 32, dtype=torch.bool)
     left[:, :, :8] = True
     half = torch.where(left[:, None], blurred, real)
@@ -343,6 +344,7 @@ def test_sharpness_sees_blur_and_parts_see_their_own() -> None:
     assert "eyes PSNR" not in found  # never seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world", ["puppet", "head"])
 def test_quality_runs(world: str, tmp_path: Path) -> None:
     settings = quality.Settings(
@@ -385,6 +387,7 @@ def test_goals_compare_the_moments_that_were_promised() -> None:
 # The pipeline
 
 
+@pytest.mark.slow
 def test_pipeline_runs() -> None:
     settings = pipeline.Settings(
         rounds=1,
@@ -429,6 +432,7 @@ def test_a_film_is_repeated_whole(tmp_path: Path) -> None:
     assert torch.allclose(pts.diff(), torch.full((29,), 1 / 25, dtype=torch.float64), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_scale_runs() -> None:
     settings = scale.Settings(
         rounds=1,

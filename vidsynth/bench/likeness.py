@@ -17,6 +17,7 @@ from vidsynth.scores import score
 
 # T frames, H, W pixels
 
+LUMA = (0.299, 0.587, 0.114)
 PARTS = ("subject", "face", "mouth", "eyes", "limbs", "hands")
 UNITS = {"PSNR": "dB", "SSIM": "", "L1": "levels", "LPIPS": "", "sharpness": "x"}
 LOWER_IS_BETTER = ("L1", "LPIPS")
@@ -60,21 +61,22 @@ def psnr_inside(made: Tensor, real: Tensor, mask_THW: Tensor) -> float:
 
 
 def sharpness(made: Tensor, real: Tensor, mask_THW: Tensor | None = None) -> float:
-    """High-frequency energy over the truth's: 1 is as sharp as it, 0 is flat.
+    """High-frequency energy over the truth's, all frames together: 1 is as sharp, 0 is flat.
 
-    The energy is the mean square of the 4-neighbour Laplacian of the grey picture.
+    The energy is the mean square of what lies above a Gaussian blur of 1.5 px in the luma.
     """
-    energy = [_laplacian(frames).square() for frames in (made, real)]
-    if mask_THW is not None:
-        energy = [e[mask_THW] for e in energy]
+    energy = [_detail(frames).square() for frames in (made, real)]
+    energy = [e[..., 5:-5, 5:-5] if mask_THW is None else e[mask_THW] for e in energy]
     return float(energy[0].mean() / energy[1].mean().clamp_min(1e-6))
 
 
-def _laplacian(frames_T3HW: Tensor) -> Tensor:
-    """(T, H, W) of the mean of the colours; the border repeats."""
-    grey = frames_T3HW.float().mean(dim=1, keepdim=True)
-    kernel = grey.new_tensor([[0, 1, 0], [1, -4, 1], [0, 1, 0]])[None, None]
-    return F.conv2d(F.pad(grey, (1, 1, 1, 1), mode="replicate"), kernel)[:, 0]
+def _detail(frames_T3HW: Tensor) -> Tensor:
+    """(T, H, W) luma less its blur; the border repeats."""
+    luma = torch.einsum("c,tchw->thw", torch.tensor(LUMA), frames_T3HW.float())[:, None]
+    taps = torch.exp(-(torch.arange(11.0) - 5).square() / (2 * 1.5**2))
+    taps /= taps.sum()
+    smooth = F.conv2d(F.pad(luma, (5, 5, 5, 5), mode="replicate"), taps.view(1, 1, -1, 1))
+    return (luma - F.conv2d(smooth, taps.view(1, 1, 1, -1)))[:, 0]
 
 
 def lpips(made: Tensor, real: Tensor) -> float | None:

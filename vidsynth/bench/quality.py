@@ -10,7 +10,7 @@ is nearest by conditioning.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import floor, log2
 from pathlib import Path
@@ -151,8 +151,7 @@ def _contest(
     last: dict[str, Tensor] = {}
     try:
         while not all(arm.done for arm in arms.values()):
-            for arm in arms.values():
-                arm.turn(settings.slice_seconds)
+            _until_scored(arms.values(), kept, settings, reporter)
             for snapshot in kept:
                 seen = studies[snapshot.arm]
                 last[snapshot.arm] = exam.sit(seen, snapshot.weights, device)
@@ -167,9 +166,22 @@ def _contest(
         sheet = settings.sheet
         if len(settings.worlds) > 1 and settings.clip is None:
             sheet = sheet.with_stem(f"{sheet.stem}-{path.stem}")
-        pictures = {"truth": exam.truth, **last, "nearest": answers[NEAREST]}
+        made = {arm: last[arm] for arm in arms if arm in last}
+        pictures = {"truth": exam.truth, **made, "nearest": answers[NEAREST]}
         write_sheet(sheet, pictures)
         reporter.say(f"wrote {sheet}")
+
+
+def _until_scored(
+    arms: Iterable[InTurns], kept: Sequence[_Snapshot], settings: Settings, reporter: Reporter
+) -> None:
+    """Let the arms train in turns until one has weights to judge, or all are done."""
+    with reporter.step("training in turns", unit="seconds") as step:
+        began = perf_counter()
+        while not kept and not all(arm.done for arm in arms):
+            for arm in arms:
+                arm.turn(settings.slice_seconds)
+                step.update(perf_counter() - began)
 
 
 def _mark(seconds: float, budget_minutes: float) -> float:

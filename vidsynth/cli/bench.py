@@ -125,7 +125,7 @@ def _table() -> Any:
     from rich.table import Table
 
     console = Console()
-    widths = {"value": 16, "min - max": 17, "goal": 9, "": 5}
+    widths = {"value": 16, "min - max": 17, "goal": 10, "": 5}
     room = max(20, console.width - sum(widths.values()) - 2 * len(widths))
 
     def line(*cells: str, style: str | None = None) -> None:
@@ -151,5 +151,5 @@ def _table() -> Any:
 def number(value: float) -> str:
     """Four digits where they matter: "0.9312", "12.34", "1816", "2.1e-14"."""
     if value and abs(value) < 1e-3:
-        return f"{value:.1e}"
+        return f"{value:.2g}"
     return f"{value:.4g}" if abs(value) < 1000 else f"{value:.0f}"
