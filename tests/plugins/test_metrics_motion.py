@@ -186,6 +186,23 @@ def test_a_metric_of_faces_needs_one_frame_with_both() -> None:
         measured(HeadPoseError(), replace(face, seen=~absent.seen), absent)
 
 
+def test_a_mean_over_few_frames_says_so() -> None:
+    face = nodding_face(10, SIDE, SIDE)
+    seen = torch.arange(10) == 3
+    assert measured(HeadPoseError(), replace(face, seen=seen), face).caveat == (
+        "rests on 1 of 10 frames only"
+    )
+    assert not measured(HeadPoseError(), face, face).caveat
+
+
+def test_a_body_without_hips_has_no_motion_to_compare() -> None:
+    person = waving_person(2, SIDE, SIDE)
+    keypoints = person.keypoints.clone()
+    keypoints[:, 0, 23:25, 2] = 0.1
+    with pytest.raises(NotMeasurable, match="both hips"):
+        measured(PoseMotion(), replace(person, keypoints=keypoints), person)
+
+
 # A network in ONNX, written by hand: the mean of each channel of a 112x112 picture.
 def field(number: int, content: bytes | int) -> bytes:
     if isinstance(content, int):

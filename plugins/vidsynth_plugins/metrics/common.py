@@ -21,6 +21,7 @@ from vidsynth.weights import locate
 
 BLOCK = 16
 """Frames looked at together."""
+_FEW = 0.2  # share of the frames below which a mean is told to rest on few
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,13 +106,16 @@ class FrameMetric(Metric):
         known = per_frame[~per_frame.isnan()]
         if not len(known):
             raise NotMeasurable(self.nothing())
-        value = float(known.mean())
+        value, doubts = float(known.mean()), []
+        if len(known) < _FEW * len(per_frame):
+            doubts.append(f"rests on {len(known)} of {len(per_frame)} frames only")
+        doubts.append(self.caveat(value))
         return Measurement(
             value=value,
             count=len(known),
             protocol=self.protocol(),
             per_frame=per_frame,
-            caveat=self.caveat(value),
+            caveat="; ".join(filter(None, doubts)),
         )
 
 

@@ -135,6 +135,9 @@ class PoseMotion(TrackedMetric):
             f"height {_TORSOS_PER_HEIGHT} torsos of each"
         )
 
+    def nothing(self) -> str:
+        return "no frame shows both hips in both videos; give videos of a whole body"
+
 
 class MissingRate(FrameMetric):
     """Share of the frames with a subject in the real film where the made one shows none."""
