@@ -13,9 +13,18 @@ from torch import Tensor
 
 from vidsynth.clip import Clip
 from vidsynth.conditioning import Conditioning, LabelMaps
-from vidsynth.errors import UnknownName
-from vidsynth.kinds import Discriminator, Extractor, Judgement
-from vidsynth.testing import Case, checks_of, chunked, conformance, moving_squares, sizes, times
+from vidsynth.errors import NotMeasurable, UnknownName
+from vidsynth.kinds import Discriminator, Extractor, Film, Judgement, Measurement, Metric
+from vidsynth.testing import (
+    Case,
+    checks_of,
+    chunked,
+    conformance,
+    metrics,
+    moving_squares,
+    sizes,
+    times,
+)
 from vidsynth.testing.samples import SIGNALS
 
 
@@ -219,6 +228,73 @@ def test_an_expected_failure_is_shown_with_its_reason() -> None:
 def test_an_expected_failure_of_no_check_is_refused() -> None:
     with pytest.raises(UnknownName, match="did you mean 'repeats_itself'"):
         conformance(Bright, expected_failures={"repeat_itself": "typo"})
+
+
+class Apart(Metric):
+    """Mean absolute difference; its subclasses get one thing wrong each."""
+
+    Options = Options
+    unit = "levels"
+    higher_is_better = False
+
+    def __init__(self, options: object | None = None) -> None:
+        super().__init__(options)
+        self.found: list[Tensor] = []
+
+    def update(self, made: Film, real: Film | None) -> None:
+        assert real is not None
+        ours, theirs = (torch.cat([c.frames for c in film.read()]) for film in (made, real))
+        self.found.append((ours.double() - theirs.double()).abs().mean(dim=(1, 2, 3)))
+
+    def compute(self) -> Measurement:
+        if not self.found:
+            raise NotMeasurable("no film")
+        values = torch.cat(self.found)
+        return Measurement(
+            value=float(values.mean()), count=len(values), protocol="apart 1", per_frame=values
+        )
+
+
+class WrongWay(Apart):
+    higher_is_better = True
+
+
+class OnlyTheFirstClip(Apart):
+    def update(self, made: Film, real: Film | None) -> None:
+        assert real is not None
+        first = [next(film.read()).frames.double() for film in (made, real)]
+        self.found.append((first[0] - first[1]).abs().mean(dim=(1, 2, 3)))
+
+
+class Forgetful(Apart):
+    def update(self, made: Film, real: Film | None) -> None:
+        self.found.clear()
+        super().update(made, real)
+
+
+class NeverAtALoss(Apart):
+    def compute(self) -> Measurement:
+        return super().compute() if self.found else Measurement(value=0, count=0, protocol="")
+
+
+@pytest.mark.parametrize(
+    ("plugin", "caught"),
+    [
+        (Apart, set()),
+        (WrongWay, {"better_for_the_truth_than_for_a_distortion"}),
+        (OnlyTheFirstClip, {"clips_of_films_do_not_matter"}),
+        (Forgetful, {"films_add_up", "frames_are_counted_once"}),
+        (NeverAtALoss, {"nothing_seen_is_not_measurable"}),
+    ],
+)
+def test_faults_of_metrics_are_caught(plugin: type[Metric], caught: set[str]) -> None:
+    failed = set()
+    for check in metrics.CHECKS:
+        try:
+            check(Case(plugin=plugin))
+        except (AssertionError, pytest.fail.Exception):
+            failed.add(check.__name__)
+    assert failed == caught
 
 
 def test_squares_move_and_depend_on_the_seed_alone() -> None:
