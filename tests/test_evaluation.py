@@ -492,8 +492,8 @@ def test_the_table_shows_value_interval_floor_and_doubts(two):
     found = rows(evaluate(*two))["likeness"]
     (line,) = (line for line in result.stdout.splitlines() if "likeness" in line)
     assert line.split() == [
-        "likeness", "↑", number(found.value), number(found.interval.low), "to",
-        number(found.interval.high), number(found.floor), "60", "dB",
+        "likeness", "↑", number(found.value), number(found.interval.low, 3), "to",
+        number(found.interval.high, 3), number(found.floor), "60", "dB",
     ]  # fmt: skip
     assert "* palette: few frames" in result.stdout
 
@@ -515,3 +515,4 @@ def test_a_damaged_film_is_told(two, tmp_path):
 def test_numbers_have_four_digits() -> None:
     shown = [number(v) for v in (31.962, 0.97551, 1720.4, 5.0, 0.0, 1.2e-5, None)]
     assert shown == ["31.96", "0.9755", "1720", "5.000", "0.000", "1.20e-05", "-"]
+    assert [number(v, 3) for v in (31.962, 0.0036, 142.4)] == ["32.0", "0.00360", "142"]

@@ -14,6 +14,12 @@ if TYPE_CHECKING:
     from vidsynth.evaluation import Evaluation, Table
 
 
+FLOOR_EXPLAINED = (
+    "↑ higher is better, ↓ lower is better; floor: what real footage itself gets; "
+    "-o and --json give the protocol of each number"
+)
+
+
 @click.command(name="eval")
 @click.argument("made", type=FILE)
 @click.argument("real", type=FILE, required=False)
@@ -86,11 +92,14 @@ def show(evaluation: Evaluation) -> None:
     from vidsynth.evaluation.results import EXPLAINED
 
     console = Console()
+    if not console.is_terminal:  # a file has no edge to wrap at
+        console = Console(width=120)
     for table in evaluation.tables:
         console.print(f"[bold]{table.kind}[/bold]: {EXPLAINED[table.kind]}", highlight=False)
         console.print(_grid(table))
         for line in _footnotes(table):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
+    console.print(FLOOR_EXPLAINED, style="dim", highlight=False, soft_wrap=True)
 
 
 def _grid(table: Table) -> Any:
@@ -100,9 +109,9 @@ def _grid(table: Table) -> Any:
 
     from vidsynth.evaluation.results import number
 
-    grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False)
+    grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     grid.add_column("metric", no_wrap=True)
-    for title in ("value", "95 % interval", "real vs real", "N"):
+    for title in ("value", "95 % interval", "floor", "N"):
         grid.add_column(title, justify="right", no_wrap=True)
     grid.add_column("unit", style="dim")
     for _, rows in groupby(table.measured, key=lambda row: row.against):
@@ -111,7 +120,7 @@ def _grid(table: Table) -> Any:
             grid.add_row(
                 escape(f"{row.metric} {row.arrow}" + " *" * bool(row.caveat)),
                 number(row.value),
-                f"{number(found.low)} to {number(found.high)}" if found else "-",
+                f"{number(found.low, 3)} to {number(found.high, 3)}" if found else "-",
                 number(row.floor),
                 str(row.count),
                 escape(row.unit),

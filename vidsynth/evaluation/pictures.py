@@ -18,7 +18,7 @@ from vidsynth.kinds import Film
 STRIP_FRAMES = 8
 STRIP_FILMS = 4
 MOMENTS = 6
-APART_SECONDS = 0.5
+APART_SECONDS = 0.25
 """Worst frames nearer to each other than this are one moment."""
 
 

@@ -178,13 +178,15 @@ class Evaluation:
         }
 
 
-def number(value: float | None) -> str:
-    """Four digits for people: "31.96", "0.9755", "151.3", "1720"; "-" for nothing."""
+def number(value: float | None, digits: int = 4) -> str:
+    """For people: "31.96", "0.9755", "151.3", "1720"; "-" for nothing."""
     if value is None:
         return "-"
     if value and (abs(value) < 1e-3 or abs(value) >= 1e6):
         return f"{value:.2e}"
-    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:#.4g}".rstrip(".")
+    if abs(value) >= 10 ** (digits - 1):
+        return f"{value:.0f}"
+    return f"{value:#.{digits}g}"
 
 
 def _finite(value: float | None) -> float | None:

@@ -156,7 +156,7 @@ def _moment(moment: pictures.Moment, shown: pictures.Shown, case: Case, table: T
         f"<div>{_image(image, PICTURE_PX, label)}<span>{escape(label)}</span></div>"
         for label, image in images
     )
-    caption = f"{of}frame {moment.local}, {shown.second:.2f} s: the worst of {worst}"
+    caption = f"{of}frame {moment.local}, {shown.second:.2f} s: at or near the worst of {worst}"
     return (
         f"<figure><figcaption>{escape(caption)}</figcaption>"
         f'<div class="trio">{cells}</div></figure>'
