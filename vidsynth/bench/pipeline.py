@@ -309,14 +309,7 @@ def _chain_rows(
     shipped = _shipped(device)
     goal = 0.95 if device.type == "cuda" else 0.9
     yield from _chain_ratios("rendering", timed, rendering, shipped, frames, goal)
-    if shipped == SERIAL:
-        yield Row(
-            name="rendering: as shipped over serial (here it is serial: stages take turns)",
-            value=1.0,
-            unit="x",
-            goal=1.0,
-        )
-    else:
+    if shipped == THREADS:  # or it is the serial one
         serial, threads = timed[f"rendering, {SERIAL}"], timed[f"rendering, {THREADS}"]
         yield speed_up("rendering: as shipped over serial", serial, threads, goal=1.0)
     yield from _chain_ratios("tracking and rendering", timed, alone, shipped, frames, None)
