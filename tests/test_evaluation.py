@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import shutil
@@ -18,7 +19,7 @@ from torch import Tensor
 from yardsticks import YARDSTICKS, entry
 
 import vidsynth
-from vidsynth import jobs, registry, scores, video, weights
+from vidsynth import evaluation, jobs, registry, scores, video, weights
 from vidsynth.cli import main
 from vidsynth.clip import Clip
 from vidsynth.errors import (
@@ -31,10 +32,10 @@ from vidsynth.errors import (
     UnknownName,
     UnsupportedVideo,
 )
-from vidsynth.evaluation import evaluate
+from vidsynth.evaluation import evaluate, films
 from vidsynth.evaluation.films import encoded, film, kept, recording
 from vidsynth.evaluation.intervals import interval
-from vidsynth.evaluation.results import number
+from vidsynth.evaluation.results import Evaluation, number
 from vidsynth.report import Reporter
 from vidsynth.stream import Chunk
 from vidsynth.worlds import WORLDS
@@ -234,6 +235,14 @@ def test_films_of_one_length_come_in_equal_clips_whatever_was_chosen(tmp_path):
     again = kept(some)
     assert all(a is b for a, b in zip(again.read(), again.read(), strict=True))
     assert torch.equal(next(again.read()).frames, clips[0].frames)
+
+
+def test_only_small_films_are_kept_in_memory(tmp_path, monkeypatch):
+    of = recording(paint(tmp_path / "a.mp4", beat(12)), reporter=Reporter())
+    monkeypatch.setattr(films, "IN_MEMORY_BYTES", 12 * 3 * 48 * 64 - 1)
+    whole, small = film(of, size=(48, 64)), film(of, size=(24, 32))
+    assert kept(whole) is whole
+    assert kept(small) is not small
 
 
 def test_tracking_follows_the_crop_the_choice_and_the_size(tmp_path):
@@ -463,6 +472,20 @@ def test_outputs_are_checked_before_any_work_and_never_replaced_unasked(two, tmp
         evaluate(made, real, json_file=tmp_path / "numbers.txt")
     evaluate(made, real, output=mine, overwrite=True)
     assert mine.read_text().startswith("<!doctype html>")
+
+
+def test_the_command_takes_what_the_function_takes_with_the_same_defaults(monkeypatch):
+    asked: list[dict[str, Any]] = []
+    parameters = inspect.signature(evaluate).parameters.values()
+    monkeypatch.setattr(
+        evaluation, "evaluate", lambda *_, **k: asked.append(k) or Evaluation(tables=[])
+    )
+    result = CliRunner().invoke(main, ["eval", "a.mp4", "b.mp4"])
+    assert result.exit_code == 0, result.output
+    asked[0].pop("reporter")
+    defaults = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    defaults.pop("reporter")
+    assert asked[0] == defaults
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,7 @@ def film(
         index: (T,) int64, rising: which frames; by default all.
         name: for messages; by default the file's.
     """
-    chosen = torch.arange(len(of.pts)) if index is None else index
+    chosen = torch.arange(len(of.pts)) if index is None else index.contiguous()
     pts = of.pts[chosen]
     x0, y0, x1, y1 = of.crop
 
@@ -124,7 +124,9 @@ def film(
         """The chosen frames of each chunk of the file."""
         before = 0
         for clip in clips_of(video.read_chunks(of.path, note=lambda _: None)):  # told before
-            inside = chosen[(chosen >= before) & (chosen < before + len(clip))] - before
+            bounds = torch.tensor([before, before + len(clip)])
+            first, end = torch.searchsorted(chosen, bounds).tolist()
+            inside = chosen[first:end] - before
             before += len(clip)
             if len(inside):
                 frames = clip.frames[inside][:, :, y0:y1, x0:x1]

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from vidsynth import devices, options, stages, stream, video
-from vidsynth.conditioning import Conditioning
 from vidsynth.dataset import split, track
 from vidsynth.errors import BadSubject
 from vidsynth.evaluation.films import Recording, recording
 from vidsynth.report import Reporter
-from vidsynth.stream import Chunk
-from vidsynth.subject import Subject, load_subject
+from vidsynth.stream import Chunk, Stage
+from vidsynth.subject import load_subject
 
 # T frames
 
@@ -46,6 +45,9 @@ def rendered_tail(
             f"{subject} was trained on {card.target or 'no video'}, and {target} is another video "
             "(or was changed since): name the one that it was trained on"
         )
+    where = devices.choose(device)
+    # Opened first: what is wrong with the subject is said before any work.
+    generator, plate = loaded.generator(where), loaded.plate()
     extractor, identity = loaded.extractor(), options.to_dict(card.extractor)
     tracked = track(target, extractor, identity=identity, reporter=reporter)
     tracked.require_subject(person=card.extractor.options.get("person"))
@@ -56,7 +58,8 @@ def rendered_tail(
     crop = card.crop or (0, 0, width, height)
     motion = tracked.signal.crop(crop).rescale(card.height, card.width)[index]
     path = folder / f"{subject.resolve().name}.mp4"
-    _render(loaded, motion, tracked.pts[index], path, device, reporter)
+    line = stages.rendering(motion, generator, card.window_spec, card.window, plate, device=where)
+    _write(path, line, tracked.pts[index], where, reporter)
     info = video.probe(target).spec
     sy, sx = info.height / height, info.width / width
     x0, y0, x1, y1 = crop
@@ -68,22 +71,12 @@ def rendered_tail(
     )
 
 
-def _render(
-    subject: Subject, motion: Conditioning, pts: Tensor, path: Path, device: str, reporter: Reporter
+def _write(
+    path: Path, line: Sequence[Stage], pts: Tensor, device: torch.device, reporter: Reporter
 ) -> None:
-    card, where = subject.card, devices.choose(device)
-    line = stages.rendering(
-        motion,
-        subject.generator(where),
-        card.window_spec,
-        card.window,
-        subject.plate(),
-        device=where,
-    )
-
     def write(chunks: Iterator[Chunk]) -> None:
-        video.write_video(path, chunks, fps=stages.average_rate(pts), device=where)
+        video.write_video(path, chunks, fps=stages.average_rate(pts), device=device)
 
     with reporter.step("rendering the held-out tail", total=len(pts)) as step:
-        ahead = devices.prefetch_beside(where)
+        ahead = devices.prefetch_beside(device)
         stream.run(stages.timeline(pts), line, write, prefetch=ahead, progress=step.update)
