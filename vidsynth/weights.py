@@ -96,6 +96,16 @@ WEIGHTS: Mapping[str, Weights] = MappingProxyType(
                 purpose="I3D of TF-Hub for FVD",
             ),
             Weights(
+                name="raft_large",
+                file="raft_large_C_T_SKHT_V2-ff5fadd5.pth",
+                url="https://download.pytorch.org/models/raft_large_C_T_SKHT_V2-ff5fadd5.pth",
+                licence="BSD-3-Clause, trained on FlyingChairs, FlyingThings3D, Sintel, KITTI "
+                "and HD1K",
+                size_mb=21.1,
+                sha256="ff5fadd5",
+                purpose="RAFT for optical flow",
+            ),
+            Weights(
                 name="sface",
                 file="face_recognition_sface_2021dec.onnx",
                 url="https://media.githubusercontent.com/media/opencv/opencv_zoo/"

@@ -13,11 +13,12 @@ from vidsynth.errors import NotMeasurable
 from vidsynth.kinds import Film, Metric
 from vidsynth.testing import times
 from vidsynth.testing.metrics import film_of
+from vidsynth_plugins.metrics.flow import DISFlow
 from vidsynth_plugins.metrics.steadiness import (
     ColourDrift,
     Flicker,
     FlowWarp,
-    flow_between,
+    FlowWarpOptions,
     trusted,
     warp_error,
 )
@@ -47,26 +48,30 @@ def value(metric: Metric, made: Tensor, real: Tensor | None = None) -> float:
     return metric.compute().value
 
 
+def flow_warp() -> FlowWarp:
+    return FlowWarp(FlowWarpOptions(flow="dis"))
+
+
 def test_a_film_that_only_moves_has_hardly_any_warp_error() -> None:
     frames = sliding(5)
     flickering = frames + 15 * (torch.arange(5) % 2)[:, None, None, None]
     noisy = frames + 15 * torch.randn(frames.shape, generator=torch.Generator().manual_seed(0))
-    moving = value(FlowWarp(), frames)
+    moving = value(flow_warp(), frames)
     assert moving < 0.3
-    assert value(FlowWarp(), flickering) > 20 * moving
-    assert value(FlowWarp(), noisy) > 10 * moving
+    assert value(flow_warp(), flickering) > 20 * moving
+    assert value(flow_warp(), noisy) > 10 * moving
 
 
 def test_warp_error_is_the_squared_distance_of_what_changed_its_colour() -> None:
     """A still texture that turns brighter by d everywhere: 3 (d / 255)^2."""
     before = texture(64, 64).clamp(30, 220)
-    error = warp_error(before.byte(), before.byte() + 10)
+    error = warp_error(before.byte(), before.byte() + 10, DISFlow())
     assert error == pytest.approx(3 * (10 / 255) ** 2, rel=0.05)
 
 
 def test_flow_points_to_where_the_pixel_went() -> None:
-    first, second = (f.mean(dim=0).byte().numpy() for f in sliding(2, pixels=3))
-    flow = flow_between(second, first)[16:-16, 16:-16]
+    first, second = (f.byte() for f in sliding(2, pixels=3))
+    flow = DISFlow().flow_between(second, first)[16:-16, 16:-16]
     assert np.allclose(np.median(flow, axis=(0, 1)), [3, 0], atol=0.2)
 
 
@@ -121,12 +126,12 @@ def test_short_films_are_not_measurable() -> None:
     with pytest.raises(NotMeasurable, match="fewer than four frames"):
         value(ColourDrift(), torch.zeros(3, 3, 8, 8))
     with pytest.raises(NotMeasurable, match="two frames or more"):
-        value(FlowWarp(), torch.zeros(1, 3, 32, 32))
+        value(flow_warp(), torch.zeros(1, 3, 32, 32))
 
 
 def test_what_film_a_frame_belongs_to_is_kept() -> None:
     """Two films end to end: no flow from the last frame of one to the first of the other."""
-    metric = FlowWarp()
+    metric = flow_warp()
     for seed in (0, 1):
         metric.update(film(texture(48, 48, seed).expand(3, -1, -1, -1)), None)
     found = metric.compute()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
+
 import cv2
 import numpy as np
 import torch
@@ -9,6 +12,7 @@ from torch import Tensor
 
 from vidsynth.kinds import Film
 from vidsynth_plugins.metrics.common import FrameMetric, blocks, given, nowhere, pairs
+from vidsynth_plugins.metrics.flow import FlowChoice, FlowEstimator, flow_estimator, picture
 
 # T frames, H, W pixels
 
@@ -16,20 +20,11 @@ _STILL = 3.0  # levels of 255 by which noise moves a small patch of a still back
 _QUARTERS = 4
 
 
-def flow_between(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """(H, W, 2) pixels: where each pixel of `first` is in `second`, both grey (H, W) uint8.
-
-    Dense inverse search (Kroeger et al. 2016) of OpenCV, preset medium.
-    """
-    search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    return search.calc(first, second, None)  # pyright: ignore[reportCallIssue, reportArgumentType]
-
-
-def _sampled(picture: np.ndarray, flow: np.ndarray) -> np.ndarray:
-    """`picture` (H, W, C) looked up at each pixel's own place plus `flow`, bilinear."""
+def _sampled(values: np.ndarray, flow: np.ndarray) -> np.ndarray:
+    """`values` (H, W, C) looked up at each pixel's own place plus `flow`, bilinear."""
     rows, columns = np.mgrid[: flow.shape[0], : flow.shape[1]].astype(np.float32)
     return cv2.remap(
-        picture,
+        values,
         columns + flow[..., 0],
         rows + flow[..., 1],
         cv2.INTER_LINEAR,
@@ -56,43 +51,67 @@ def trusted(backward: np.ndarray, forward: np.ndarray) -> np.ndarray:
     return consistent & smooth & inside
 
 
-def warp_error(before: Tensor, now: Tensor) -> float:
+def warp_error(before: Tensor, now: Tensor, flow: FlowEstimator) -> float:
     """Mean squared RGB distance, colours in [0, 1], between a frame and the one before warped to
     it, where that was visible; NaN when that is less than a tenth of the picture.
 
     Args:
         before: (3, H, W) uint8.
         now: (3, H, W) uint8, the next frame.
+        flow: tells how one moved to the other.
     """
-    pictures = [np.ascontiguousarray(f.cpu().numpy().transpose(1, 2, 0)) for f in (before, now)]
-    greys = [cv2.cvtColor(p, cv2.COLOR_RGB2GRAY) for p in pictures]
-    backward = flow_between(greys[1], greys[0])
-    mask = trusted(backward, flow_between(greys[0], greys[1]))
+    backward = flow.flow_between(now, before)
+    mask = trusted(backward, flow.flow_between(before, now))
     if mask.mean() < 0.1:
         return float("nan")
-    first, second = (p.astype(np.float32) / 255 for p in pictures)
+    first, second = (picture(f).astype(np.float32) / 255 for f in (before, now))
     squares = ((second - _sampled(first, backward)) ** 2).sum(axis=2)
     return float(squares[mask].mean())
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowWarpOptions:
+    """How motion is found.
+
+    Attributes:
+        flow: dis (OpenCV, quick), raft (finer, needs weights, slow without a GPU), or auto: raft
+            where its weights are on this machine already, else dis.
+        device: where RAFT runs: auto, cpu, cuda...
+        weights: path of RAFT's weights; by default in the weights folder.
+    """
+
+    flow: FlowChoice = "auto"
+    device: str = "auto"
+    weights: str = ""
 
 
 class FlowWarp(FrameMetric):
     """Flow-warp error of the made film, in thousandths; what moves smoothly costs nothing.
 
-    Lai et al. 2018, "Learning Blind Video Temporal Consistency", with OpenCV's DIS flow of the made
-    film itself. Blur lowers it: read it beside sharpness, and against the real film's own value.
+    Lai et al. 2018, "Learning Blind Video Temporal Consistency", with the flow of the made film
+    itself. Blur lowers it: read it beside sharpness, and against the real film's own value.
     """
 
+    Options = FlowWarpOptions
+    options: FlowWarpOptions
     paper = "Lai et al. 2018, 'Learning Blind Video Temporal Consistency'"
+    weights_licence = "none needed; RAFT (BSD-3-Clause) for the flow when present"
     unit = "e-3"
     higher_is_better = False
     against = "nothing"
 
+    @cached_property
+    def _flow(self) -> FlowEstimator:
+        chosen = self.options
+        return flow_estimator(chosen.flow, device=chosen.device, weights=chosen.weights)
+
     def measure(self, made: Film, real: Film | None) -> Tensor:
         found, before = [], None
         for frames in blocks(made):
-            for frame in frames:
-                found.append(torch.nan if before is None else 1000 * warp_error(before, frame))
-                before = frame
+            for now in frames:
+                error = torch.nan if before is None else warp_error(before, now, self._flow)
+                found.append(1000 * error)
+                before = now
         return torch.tensor(found, dtype=torch.float64)
 
     def nothing(self) -> str:
@@ -100,7 +119,7 @@ class FlowWarp(FrameMetric):
 
     def protocol(self) -> str:
         return (
-            "flow_warp 1: DIS medium on grey, previous frame warped, mask of Ruder et al. 2016, "
+            f"flow_warp 1: {self._flow.name}, previous frame warped, mask of Ruder et al. 2016, "
             "squared RGB distance in [0, 1]"
         )
 
@@ -139,8 +158,8 @@ class Flicker(FrameMetric):
 
 def _local_mean(frame: Tensor) -> Tensor:
     """(3, H, W) float64, means over 5x5 pixels."""
-    picture = np.ascontiguousarray(frame.numpy().transpose(1, 2, 0)).astype(np.float64)
-    return torch.from_numpy(cv2.blur(picture, (5, 5))).permute(2, 0, 1)
+    means = cv2.blur(picture(frame).astype(np.float64), (5, 5))
+    return torch.from_numpy(means).permute(2, 0, 1)
 
 
 def flicker(made: Tensor, real_means: Tensor) -> float:
@@ -180,6 +199,5 @@ class ColourDrift(FrameMetric):
 
 def mean_colour(frame: Tensor) -> Tensor:
     """(3,) float64: mean L, a, b of a (3, H, W) uint8 sRGB picture."""
-    picture = np.ascontiguousarray(frame.numpy().transpose(1, 2, 0)).astype(np.float32) / 255
-    lab = cv2.cvtColor(picture, cv2.COLOR_RGB2LAB)
+    lab = cv2.cvtColor(picture(frame).astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
     return torch.from_numpy(lab.reshape(-1, 3).mean(axis=0, dtype=np.float64))
