@@ -74,7 +74,7 @@ class FlowWarpOptions:
     """How motion is found.
 
     Attributes:
-        flow: dis (OpenCV, quick), raft (finer, needs weights, slow without a GPU), or auto: raft
+        flow: dis (OpenCV, quick), raft (needs weights, slow without a GPU), or auto: raft
             where its weights are on this machine already, else dis.
         device: where RAFT runs: auto, cpu, cuda...
         weights: path of RAFT's weights; by default in the weights folder.
