@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -42,6 +42,49 @@ from vidsynth.training import Budget, Run, TrainOptions, activation_bytes, train
 SCORED_FRAMES = 32
 
 
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Prepared:
+    """A target tracked and prepared as a recipe asks: all that training needs."""
+
+    extractor: PluginRef
+    generator: PluginRef
+    conditions: Conditions
+    footage: Footage
+
+
+def prepare_target(
+    target: Path,
+    recipe: Recipe,
+    *,
+    processes: Processes | None = None,
+    reporter: Reporter | None = None,
+) -> Prepared:
+    """Track a target and make its training footage, both from the cache where they are there.
+
+    Of several processes the first fills the cache for the others. Raises what `vidsynth train`
+    would raise for such a target.
+    """
+    processes = processes or Processes()
+    extractor_ref, generator_ref = resolved_plugins(recipe)
+    extractor = build_extractor(extractor_ref)
+    if not processes.is_main:
+        processes.wait()
+    identity = options.to_dict(extractor_ref)
+    tracked = track(target, extractor, identity=identity, reporter=reporter)
+    tracked.require_subject(person=extractor_ref.options.get("person"))
+    conditions = Conditions(kinds=(extractor.produces,), channels=_channels(tracked.signal))
+    wants_plate = bool(generator_ref.options.get("background", False))
+    footage = prepare(
+        tracked, conditions, size=recipe.size, background=wants_plate, reporter=reporter
+    )
+    if processes.is_main:
+        processes.wait()
+    conditions = replace(conditions, background=footage.plate is not None)
+    return Prepared(
+        extractor=extractor_ref, generator=generator_ref, conditions=conditions, footage=footage
+    )
+
+
 def fit(
     target: Path,
     folder: Path,
@@ -69,25 +112,9 @@ def fit(
         reporter.say(f"{folder} is trained already: {existing.card.steps} steps")
         return existing
 
-    # Track and prepare; the first process fills the cache for the others.
-    extractor_ref, generator_ref = resolved_plugins(recipe)
-    extractor = build_extractor(extractor_ref)
-    if not processes.is_main:
-        processes.wait()
-    identity = options.to_dict(extractor_ref)
-    tracked = track(target, extractor, identity=identity, reporter=reporter)
-    tracked.require_subject(person=extractor_ref.options.get("person"))
-    conditions = Conditions(
-        kinds=(extractor.produces,), channels=_channels(tracked.signal), background=False
-    )
-    wants_plate = bool(generator_ref.options.get("background", False))
-    footage = prepare(
-        tracked, conditions, size=recipe.size, background=wants_plate, reporter=reporter
-    )
-    if processes.is_main:
-        processes.wait()
-    conditions = replace(conditions, background=footage.plate is not None)
-    card = _card(recipe, extractor_ref, generator_ref, conditions, footage, target, content)
+    prepared = prepare_target(target, recipe, processes=processes, reporter=reporter)
+    conditions, footage = prepared.conditions, prepared.footage
+    card = _card(recipe, prepared, target, content)
     if existing:
         had = existing.card
         card = replace(card, steps=had.steps, seconds=had.seconds, scores=had.scores)
@@ -98,7 +125,7 @@ def fit(
 
     # Train.
     torch.manual_seed(seed)
-    painter = build_generator(generator_ref, conditions)
+    painter = build_generator(prepared.generator, conditions)
     objective = painter.objective(footage.window_spec)
     _tell_estimate(objective, footage, training, where, reporter)
 
@@ -165,21 +192,14 @@ def _existing(folder: Path, content: str, recipe: Recipe) -> Subject | None:
     return subject
 
 
-def _card(
-    recipe: Recipe,
-    extractor: PluginRef,
-    generator: PluginRef,
-    conditions: Conditions,
-    footage: Footage,
-    target: Path,
-    content: str,
-) -> SubjectCard:
+def _card(recipe: Recipe, prepared: Prepared, target: Path, content: str) -> SubjectCard:
+    footage = prepared.footage
     return SubjectCard(
         recipe=recipe.name,
-        extractor=extractor,
-        generator=generator,
-        channels=conditions.channels,
-        background=conditions.background,
+        extractor=prepared.extractor,
+        generator=prepared.generator,
+        channels=prepared.conditions.channels,
+        background=prepared.conditions.background,
         height=footage.spec.height,
         width=footage.spec.width,
         fps=str(footage.spec.fps),

@@ -16,16 +16,16 @@ from torch import Tensor, nn
 
 from vidsynth import options, registry, stages, stream, video
 from vidsynth.bench.reference_schedule import ReferenceSchedule
-from vidsynth.choosing import resolved_plugins
 from vidsynth.clip import Clip, VideoSpec
 from vidsynth.conditioning import Conditioning, LabelMaps
-from vidsynth.dataset import Footage, prepare, track
+from vidsynth.dataset import Footage
 from vidsynth.devices import Precision, autocast
+from vidsynth.fitting import prepare_target
 from vidsynth.kinds import Conditions, Discriminator, Generator, Objective, TrainBatch
 from vidsynth.recipes import Recipe, load_recipe
 from vidsynth.report import Reporter, Step
 from vidsynth.scores import Scores
-from vidsynth.subject import PluginRef, build_extractor, build_generator
+from vidsynth.subject import PluginRef, build_generator
 from vidsynth.training import Budget, Run, TrainOptions, train
 from vidsynth.worlds import WORLDS
 
@@ -135,17 +135,8 @@ def paint(
 
 def study(path: Path, recipe: Recipe, reporter: Reporter | None = None) -> Study:
     """Track a film and prepare it. Raises what `vidsynth train` would raise."""
-    extractor_ref, generator_ref = resolved_plugins(recipe)
-    extractor = build_extractor(extractor_ref)
-    tracked = track(path, extractor, identity=options.to_dict(extractor_ref), reporter=reporter)
-    channels = tracked.signal[:1].draw(16, 16).shape[1]
-    conditions = Conditions(kinds=(extractor.produces,), channels=channels)
-    wants_plate = bool(generator_ref.options.get("background", False))
-    footage = prepare(
-        tracked, conditions, size=recipe.size, background=wants_plate, reporter=reporter
-    )
-    conditions = replace(conditions, background=footage.plate is not None)
-    return Study(recipe, generator_ref, conditions, footage)
+    made = prepare_target(path, recipe, reporter=reporter)
+    return Study(recipe, made.generator, made.conditions, made.footage)
 
 
 Judge = Callable[[Mapping[str, Tensor], Run], Scores]
