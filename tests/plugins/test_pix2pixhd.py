@@ -26,7 +26,7 @@ from vidsynth_plugins.pix2pixhd import (
     Pix2PixHD,
     Pix2PixHDOptions,
 )
-from vidsynth_plugins.pix2pixhd.networks import GlobalGenerator, Painter
+from vidsynth_plugins.pix2pixhd.networks import GlobalGenerator, Painter, likely_subject
 from vidsynth_plugins.pix2pixhd.objective import Pix2PixHDObjective, paint, stack_windows
 from vidsynth_plugins.pix2pixhd.reference_weights import (
     input_channels,
@@ -704,6 +704,26 @@ def test_two_streams_do_not_disturb_each_other():
         pairs = [(next(first).frames, next(second).frames) for _ in range(3)]
     for together, expected in zip(zip(*pairs, strict=True), alone, strict=True):
         assert torch.equal(torch.cat(together), expected)
+
+
+def test_an_untrained_mask_shows_the_plate_away_from_the_subject_and_paint_on_it():
+    maps = torch.zeros(1, 3, 128, 128)
+    maps[:, :, 40:80, 60:64] = 1.0
+    painter = Painter(Pix2PixHDOptions(**SMALL), channels=3, background=True)
+    with torch.no_grad():
+        white, black = (painter(maps, plate_3HW=torch.full((3, 128, 128), v)) for v in (1.0, -1.0))
+    shows_through = ((white - black) / 2).mean(dim=1)[0]  # 1 - mask
+    assert shows_through[45:75, 61:63].max() < 0.2
+    assert shows_through[45:75, 75:80].min() > 0.9
+    assert shows_through[45:75, 110:].min() > 0.998
+
+
+@pytest.mark.parametrize("height, width", [(1, 1), (3, 40), (128, 96)])
+def test_where_the_subject_is_likely_is_known_at_any_size(height: int, width: int):
+    everywhere = likely_subject(torch.ones(1, 1, height, width), (height, width))
+    nowhere = likely_subject(torch.zeros(1, 1, height, width), (height, width))
+    assert torch.equal(everywhere, torch.full_like(everywhere, 4.0))
+    assert torch.equal(nowhere, torch.full_like(nowhere, -8.0))
 
 
 def test_smooth_upsampling_has_no_grid_where_the_transposed_has():

@@ -280,7 +280,8 @@ class Painter(nn.Module):
             if plate_3HW is None:
                 raise ValueError("this painter composites over a plate, and was given none")
             plate_B3HW = halved_to(plate_3HW[None], frames_B3HW)
-            mask_B1HW = painted_BCHW[:, 3:].sigmoid()
+            drawn_B1HW = maps_BCHW[:, -self.channels :].amax(dim=1, keepdim=True)
+            mask_B1HW = (painted_BCHW[:, 3:] + likely_subject(drawn_B1HW, size)).sigmoid()
             frames_B3HW = plate_B3HW + mask_B1HW * (frames_B3HW - plate_B3HW)
         if self.face is not None and faces_B4 is not None and not self.is_coarse:
             current_BCHW = maps_BCHW[:, -self.channels :]
@@ -288,28 +289,37 @@ class Painter(nn.Module):
         return frames_B3HW
 
 
+def likely_subject(drawn_B1HW: Tensor, size: tuple[int, int]) -> Tensor:
+    """Where a mask starts from, (B, 1, *size) in logits: the subject is near what is drawn of it.
+
+    So the background is right from the first step. Near the drawing it takes as much to hide the
+    subject as a little further to show it; an eighth of the height away it takes twice that, and
+    a pose never trained on leaves no ghosts.
+    """
+    drawn_B1HW = F.interpolate((drawn_B1HW > 0.02).float(), size, mode="area")
+    near_B1HW = _grown(drawn_B1HW, max(1, size[0] // 32))
+    coarse_B1HW = F.avg_pool2d(drawn_B1HW, 4, stride=4, ceil_mode=True)
+    around_B1HW = F.interpolate(_grown(coarse_B1HW, max(1, size[0] // 32)), size, mode="bilinear")
+    return MASK_LOGITS * (2 * near_B1HW + around_B1HW - 2)
+
+
+def _grown(drawn_B1HW: Tensor, reach: int) -> Tensor:
+    """What is drawn, grown by `reach` pixels and then as softly blurred, in [0, 1]."""
+    shape_B1HW = (drawn_B1HW > 0).to(drawn_B1HW.dtype)
+    for kernel, pad in (((2 * reach + 1, 1), (reach, 0)), ((1, 2 * reach + 1), (0, reach))):
+        shape_B1HW = F.max_pool2d(shape_B1HW, kernel, stride=1, padding=pad)
+    return F.avg_pool2d(shape_B1HW, 2 * reach + 1, stride=1, padding=reach, count_include_pad=False)
+
+
+MASK_LOGITS = 4.0
+"""How sure the mask starts out, on either side."""
+
+
 def _padded(network: GlobalGenerator | LocalEnhancer, images_BCHW: Tensor) -> Tensor:
     """Run on a size the network can take, in its own precision; float32 at least comes out."""
     dtype = next(network.parameters()).dtype
     made_BCHW = network(pad_to_multiple(images_BCHW, network.stride).to(dtype))
     return made_BCHW.to(torch.promote_types(made_BCHW.dtype, torch.float32))
-
-    def _likely_subject(self, maps_BCHW: Tensor, height: int, width: int) -> Tensor:
-        """Where the mask starts from, (B, 1, height, width) in logits: the subject is likely near
-        what is drawn of it, so the background is right from the first step."""
-        drawn_B1HW = (maps_BCHW[:, -self.channels :].amax(dim=1, keepdim=True) > 0.02).float()
-        drawn_B1HW = F.interpolate(drawn_B1HW, (height, width), mode="area")
-        reach = max(1, height // 32)
-        for kernel, pad in (((2 * reach + 1, 1), (reach, 0)), ((1, 2 * reach + 1), (0, reach))):
-            drawn_B1HW = F.max_pool2d(drawn_B1HW, kernel, stride=1, padding=pad)
-        soft_B1HW = F.avg_pool2d(
-            drawn_B1HW, 2 * reach + 1, stride=1, padding=reach, count_include_pad=False
-        )
-        return MASK_LOGITS * (2 * soft_B1HW - 1)
-
-
-MASK_LOGITS = 4.0
-"""How sure the mask starts out, on either side."""
 
 
 def halved_to(images_BCHW: Tensor, like_BCHW: Tensor) -> Tensor:
