@@ -43,7 +43,7 @@ def test_example_calls_what_exists_with_arguments_it_takes() -> None:
         keywords = {str(k.arg): None for k in call.keywords}
         inspect.signature(function).bind(*call.args, **keywords)
         called.add(call.func.attr)
-    assert called == {"transfer", "train", "render", "extract"}
+    assert called == {"transfer", "train", "render", "extract", "evaluate"}
 
 
 @pytest.mark.parametrize(
