@@ -296,19 +296,18 @@ def likely_subject(drawn_B1HW: Tensor, size: tuple[int, int]) -> Tensor:
     subject as a little further to show it; an eighth of the height away it takes twice that, and
     a pose never trained on leaves no ghosts.
     """
-    drawn_B1HW = F.interpolate((drawn_B1HW > 0.02).float(), size, mode="area")
-    near_B1HW = _grown(drawn_B1HW, max(1, size[0] // 32))
-    coarse_B1HW = F.avg_pool2d(drawn_B1HW, 4, stride=4, ceil_mode=True)
-    around_B1HW = F.interpolate(_grown(coarse_B1HW, max(1, size[0] // 32)), size, mode="bilinear")
-    return MASK_LOGITS * (2 * near_B1HW + around_B1HW - 2)
+    # At a quarter of the resolution: softness is all there is to it.
+    coarse_B1HW = F.max_pool2d((drawn_B1HW > 0.02).float(), 4, stride=4, ceil_mode=True)
+    reach = max(1, coarse_B1HW.shape[2] // 32)
+    likely_B1HW = 2 * _grown(coarse_B1HW, reach) + _grown(coarse_B1HW, 4 * reach) - 2
+    return MASK_LOGITS * F.interpolate(likely_B1HW, size, mode="bilinear")
 
 
-def _grown(drawn_B1HW: Tensor, reach: int) -> Tensor:
-    """What is drawn, grown by `reach` pixels and then as softly blurred, in [0, 1]."""
-    shape_B1HW = (drawn_B1HW > 0).to(drawn_B1HW.dtype)
-    for kernel, pad in (((2 * reach + 1, 1), (reach, 0)), ((1, 2 * reach + 1), (0, reach))):
-        shape_B1HW = F.max_pool2d(shape_B1HW, kernel, stride=1, padding=pad)
-    return F.avg_pool2d(shape_B1HW, 2 * reach + 1, stride=1, padding=reach, count_include_pad=False)
+def _grown(shape_B1HW: Tensor, reach: int) -> Tensor:
+    """A shape of 0 and 1, grown by `reach` pixels and then blurred as far."""
+    side = 2 * reach + 1
+    shape_B1HW = F.max_pool2d(shape_B1HW, side, stride=1, padding=reach)
+    return F.avg_pool2d(shape_B1HW, side, stride=1, padding=reach, count_include_pad=False)
 
 
 MASK_LOGITS = 4.0
