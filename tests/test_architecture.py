@@ -15,7 +15,8 @@ ROOT = Path(__file__).parents[1]
 # A module (or package) of the core imports only from its left.
 ORDER = (
     "errors", "report", "options", "registry", "recipes", "files", "weights", "devices",
-    "processes", "clip", "raster", "facemesh", "drawing", "bodies", "faces", "conditioning",
+    "compiling", "processes", "clip", "raster", "facemesh", "drawing", "bodies", "faces",
+    "conditioning",
     "regions", "stream", "kinds", "pixels", "sound", "encode", "video", "blocks", "losses", "plate",
     "retarget_body", "retarget_face", "retarget", "stages", "subject", "importing", "dataset",
     "scores", "training", "choosing", "fitting", "jobs", "evaluation", "worlds",

@@ -177,6 +177,10 @@ class Generator(Plugin):
         """
         raise BadSubject(f"{path}: {cls.__name__} reads no published weights; train it instead")
 
+    def expect(self, num_frames: int) -> None:
+        """Told, before `generate`, how many frames it will be asked for: long films repay
+        preparations, like compiling, that short ones do not."""
+
     @abstractmethod
     def generate(
         self, chunks: Iterator[Chunk], spec: VideoSpec, *, rng: torch.Generator

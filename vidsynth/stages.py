@@ -176,6 +176,7 @@ def rendering(
             window is the whole frame.
     """
     x0, y0, x1, y1 = window
+    generator.expect(len(motion))
     line = [conditioning_on(motion.crop(window))]
     if plate is not None:
         line.append(over_plate(plate[:, y0:y1, x0:x1]))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from pathlib import Path
+from time import perf_counter
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +13,7 @@ from torch import Tensor
 
 from vidsynth.blocks import refuse_half_on_cpu
 from vidsynth.clip import Clip, VideoSpec
+from vidsynth.compiling import LongRun
 from vidsynth.conditioning import BackgroundPlate, FaceSequence, LabelMaps, PoseSequence
 from vidsynth.errors import BadOption, BadSubject
 from vidsynth.kinds import Conditions, Generator, Objective
@@ -41,6 +44,7 @@ class Pix2PixHD(Generator):
     def __init__(self, options: object | None = None, *, conditions: Conditions) -> None:
         super().__init__(options, conditions=conditions)
         self._painter: Painter | None = None
+        self._num_frames: int | None = None
 
     def _new_painter(self) -> Painter:
         composites = self.options.background and self.conditions.background
@@ -73,15 +77,20 @@ class Pix2PixHD(Generator):
             )
         return Pix2PixHDObjective(self.options, self._new_painter())
 
+    def expect(self, num_frames: int) -> None:
+        self._num_frames = num_frames
+
     def generate(
         self, chunks: Iterator[Chunk], spec: VideoSpec, *, rng: torch.Generator
     ) -> Iterator[Clip]:
-        painter = self._painter
-        if painter is None:
+        if self._painter is None:
             raise ValueError("load_weights comes before generate")
+        painter = _in_callers_precision(self._painter)
         device = next(painter.parameters()).device
+        run = LongRun(painter.body, self._num_frames)
         past_TCHW = previous = plate = None
         for chunk in chunks:
+            began = perf_counter()
             if not len(chunk):
                 yield Clip(torch.empty(0, 3, spec.height, spec.width, dtype=torch.uint8), chunk.pts)
                 continue
@@ -102,6 +111,7 @@ class Pix2PixHD(Generator):
                 previous = frames_T3HW[-1:]
             else:
                 frames_T3HW = painter(windows_TCHW, None, plate, faces_T4)
+            run.made(len(chunk), perf_counter() - began)
             size = (spec.height, spec.width)
             if frames_T3HW.shape[-2:] != size:  # the local enhancers have not joined yet
                 frames_T3HW = F.interpolate(frames_T3HW, size, mode="bilinear")
@@ -116,6 +126,15 @@ class Pix2PixHD(Generator):
                 x, y = spec.width / signal.size[1], spec.height / signal.size[0]
                 return (boxes_T4 * boxes_T4.new_tensor([x, y, x, y])).to(device)
         return None
+
+
+def _in_callers_precision(painter: Painter) -> Painter:
+    """Under autocast, a copy with weights of its type: cast once and not at every use."""
+    weight = next(painter.parameters())
+    kind = weight.device.type
+    if not torch.is_autocast_enabled(kind) or weight.dtype != torch.float32:
+        return painter
+    return deepcopy(painter).to(torch.get_autocast_dtype(kind))
 
 
 def _one_by_one(
