@@ -125,6 +125,8 @@ def _table() -> Any:
     from rich.table import Table
 
     console = Console()
+    if not console.is_terminal:  # a file has no edge to wrap at
+        console = Console(width=120)
     widths = {"value": 16, "min - max": 17, "goal": 10, "": 5}
     room = max(20, console.width - sum(widths.values()) - 2 * len(widths))
 
