@@ -45,6 +45,10 @@ class Frame(NamedTuple):
 
 def pictures(clip: Clip) -> Iterator[Picture]:
     """The frames of a clip as mediapipe takes them; each lasts until the next is asked for."""
+    frames_THWC = clip.frames.cpu().permute(0, 2, 3, 1)
+    if frames_THWC.is_contiguous():  # as decoders leave them
+        yield from frames_THWC.numpy()
+        return
     memory = np.empty((clip.height, clip.width, 3), np.uint8)  # fresh memory costs more than copies
     for frame in clip.frames.cpu().numpy():
         yield cv2.merge(list(frame), memory)  # pyright: ignore[reportReturnType]
