@@ -210,7 +210,7 @@ def test_folders_are_paired_by_name_and_the_rest_is_named(tmp_path):
     assert [film.made for film in evaluation.tables[0].films] == ["a.mp4", "b.mp4"]
     found = rows(evaluation)["likeness"]
     assert len(found.per_frame) == 60
-    assert float(found.per_frame.min()) > 60  # a with a, b with b: the same files
+    assert float(found.per_frame.min()) > 50  # a with a, b with b: the same pictures
     assert any("c.mp4" in line and "left out" in line for line in told.lines)
 
 
