@@ -267,7 +267,7 @@ def test_the_floor_of_truth_is_the_real_film_after_the_codec(two, tmp_path):
     whole = recording(real, reporter=Reporter())
     written = encoded(film(whole, size=whole.size), tmp_path, reporter=Reporter()).path
     expected = scores.psnr(frames(written), frames(real)).double().mean()
-    assert found.floor == pytest.approx(float(expected), abs=0.1)  # dB: encoders vary a little under load
+    assert found.floor == pytest.approx(float(expected), abs=0.1)  # dB
     assert found.value < found.floor < 60
     assert "encoding" in found.floor_rule
 
