@@ -688,6 +688,20 @@ def test_hevc_is_written_under_the_name_that_players_know(
     assert len(read(tmp_path / "out.mp4")) == 3
 
 
+def test_the_same_pictures_always_become_the_same_file(tmp_path: Path) -> None:
+    """Whatever lies in the memory that an encoder is given."""
+    rng = np.random.default_rng(0)
+    coarse = cv2.resize(rng.normal(128, 50, (18, 26, 3)), None, fx=8, fy=8).clip(0, 255)
+    pan = np.stack([coarse[t : t + 80, 2 * t : 2 * t + 64] for t in range(60)]).astype(np.uint8)
+    written: set[bytes] = set()
+    for trial in range(10):
+        left_over = [rng.bytes(size) for size in rng.integers(500, 30_000, 1000).tolist()]
+        del left_over
+        write(tmp_path / f"{trial}.mp4", clip_of(pan))
+        written.add((tmp_path / f"{trial}.mp4").read_bytes())
+    assert len(written) == 1
+
+
 def test_the_index_comes_first(tmp_path: Path) -> None:
     write(tmp_path / "out.mp4", clip_of(moving_square(10)))
     data = (tmp_path / "out.mp4").read_bytes()

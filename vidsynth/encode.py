@@ -214,6 +214,10 @@ class _Quality:
         if encoder.endswith("_nvenc"):
             return {"preset": "p4", "rc": "vbr", "cq": str(self.crf), "b": "0"}
         options = {"preset": self.preset, "crf": str(self.crf)}
+        if encoder == "libx264" and "AVX512" in torch.backends.cpu.get_cpu_capability():
+            # At many widths x264's AVX-512 code for "mbtree" reads beyond its tables, and the file
+            # depends on what lay in memory there. AVX2 is as fast, and always gives one file.
+            options["x264-params"] = "asm=AVX2"
         if encoder == "libx265":
             options["x265-params"] = "log-level=error"  # it writes to the terminal by itself
         return options
