@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from vidsynth.cli import main
-from vidsynth.errors import BadSubject
+from vidsynth.errors import BadSubject, BadWeights
 from vidsynth.importing import import_weights
 from vidsynth.kinds import Generator
 from vidsynth.subject import PluginRef, SubjectCard, load_subject, save_card, save_weights
@@ -99,7 +99,7 @@ def test_weights_that_do_not_fit_change_nothing(
 def test_a_file_that_is_no_weights_is_said_to_be_none(subject: Path, tmp_path: Path) -> None:
     file = tmp_path / "net.pth"
     file.write_text("this is no network\n" * 50)
-    with pytest.raises(BadSubject, match="cannot be read as weights"):
+    with pytest.raises(BadWeights, match="cannot be read as weights"):
         import_weights(file, subject, overwrite=True)
 
 

@@ -59,6 +59,10 @@ class MissingWeights(VidsynthError):
     """Pretrained weights are needed and not on this machine."""
 
 
+class BadWeights(VidsynthError):
+    """A file that was given as weights and holds none."""
+
+
 class NotMeasurable(VidsynthError):
     """A metric has nothing to say of these videos: no subject in them, or too few samples."""
 

@@ -31,7 +31,8 @@ def import_weights(weights: str | Path, subject: str | Path, *, overwrite: bool 
         overwrite: whether weights that the subject has may go.
 
     Raises:
-        BadSubject: either is none, or the network expects other conditioning maps.
+        BadWeights: the file holds no weights.
+        BadSubject: the folder is none, or the network expects other conditioning maps.
         OutputExists: the subject has weights and `overwrite` is false.
     """
     opened = load_subject(subject)

@@ -173,7 +173,8 @@ class Generator(Plugin):
     def read_published(cls, path: Path) -> tuple[object, Mapping[str, Tensor]]:
         """Options and weights in a file of the method's published implementation.
 
-        Raises BadSubject for a file that is none, or when the method reads none.
+        Raises BadWeights for a file that holds none, and BadSubject for those of another method
+        or when this one reads none.
         """
         raise BadSubject(f"{path}: {cls.__name__} reads no published weights; train it instead")
 

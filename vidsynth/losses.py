@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vidsynth.kinds import Judgement
-from vidsynth.weights import locate
+from vidsynth.weights import locate, read
 
 # B batch, C channels, H, W pixels
 
@@ -83,10 +83,9 @@ class PerceptualLoss(nn.Module):
 
     @classmethod
     def pretrained(cls, *, normalise: bool = False, offline: bool = False) -> PerceptualLoss:
-        """With the ImageNet weights of `vidsynth.weights`. Raises MissingWeights."""
+        """With the ImageNet weights of `vidsynth.weights`. Raises MissingWeights, BadWeights."""
         path = locate("vgg19", offline=offline or None)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        return cls(state, normalise=normalise)
+        return cls(read(path), normalise=normalise)
 
     def forward(self, made_B3HW: Tensor, real_B3HW: Tensor) -> Tensor:
         with torch.no_grad():

@@ -16,9 +16,13 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
-from vidsynth.errors import MissingWeights, UnknownName
+from vidsynth.errors import BadWeights, MissingWeights, UnknownName
 from vidsynth.files import cache_folder, writing
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,6 +179,30 @@ def locate(name: str, *, path: Path | None = None, offline: bool | None = None) 
             raise _missing(weights, place, "it is not on this machine")
         _download(weights, place)
     return place
+
+
+def read(path: Path) -> dict[str, Tensor]:
+    """The state dict in a file of torch or safetensors, on the CPU; never any code.
+
+    Raises BadWeights when it cannot be read or holds something other than tensors by name.
+    """
+    import torch
+    from safetensors.torch import load_file
+
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch's reader raises many kinds for what it did not write
+        raise BadWeights(
+            f"{path} cannot be read as weights ({type(error).__name__}); give a state dict as "
+            "torch.save or safetensors writes it; a file that vidsynth fetched is fetched again "
+            "once it is deleted"
+        ) from error
+    tensors = isinstance(state, Mapping) and all(torch.is_tensor(w) for w in state.values())
+    if not tensors:
+        raise BadWeights(f"{path} holds something other than weights; give a plain state dict")
+    return dict(state)
 
 
 def _download(weights: Weights, place: Path) -> None:

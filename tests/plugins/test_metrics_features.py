@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vidsynth import weights
 from vidsynth.clip import Clip
-from vidsynth.errors import MissingWeights, NotMeasurable
+from vidsynth.errors import BadWeights, MissingWeights, NotMeasurable
 from vidsynth.kinds import Film
 from vidsynth.testing import moving_squares, times
 from vidsynth.testing.metrics import film_of
@@ -251,7 +251,7 @@ def test_files_that_are_no_weights_are_refused(tmp_path: Path) -> None:
     for name, content in {"text.pth": b"no", "list.pth": None}.items():
         path = tmp_path / name
         path.write_bytes(content) if content else torch.save([1, 2], path)
-        with pytest.raises(MissingWeights, match=name):
+        with pytest.raises(BadWeights, match=name):
             published("inception", str(path))
     with pytest.raises(MissingWeights, match=r"AlexNet lack '0\.weight'"):
         fill(torch.nn.Sequential(torch.nn.Linear(2, 2)), {}, "AlexNet")

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from vidsynth import registry
 from vidsynth.clip import Clip, VideoSpec
 from vidsynth.conditioning import BackgroundPlate, LabelMaps
-from vidsynth.errors import BadOption, BadSubject, DeviceUnavailable, IncompatibleStages
+from vidsynth.errors import BadOption, BadSubject, BadWeights, DeviceUnavailable, IncompatibleStages
 from vidsynth.kinds import Conditions, TrainBatch
 from vidsynth.losses import PerceptualLoss
 from vidsynth.stream import Chunk
@@ -392,8 +392,9 @@ def test_files_that_are_no_weights_are_refused_by_name(tmp_path: Path, content: 
         torch.save({"somebody.elses": torch.zeros(1)}, path)
     else:
         path.write_bytes(content)
+    refusal = BadSubject if content is None else BadWeights
     for load in (load_reference_weights, load_reference_discriminator):
-        with pytest.raises(BadSubject, match=r"x\.pth"):
+        with pytest.raises(refusal, match=r"x\.pth"):
             load(path)
 
 

@@ -15,7 +15,7 @@ from vidsynth.clip import Clip
 from vidsynth.conditioning import Conditioning
 from vidsynth.errors import MissingWeights, NoSubjectFound, NotMeasurable
 from vidsynth.kinds import Film, Measurement, Metric
-from vidsynth.weights import locate
+from vidsynth.weights import locate, read
 
 # T frames, H, W pixels
 
@@ -127,19 +127,10 @@ def nowhere(film: Film) -> Tensor:
 def published(name: str, own: str = "") -> tuple[dict[str, Tensor], str]:
     """A state dict of `vidsynth.weights`, or the user's `own` file, and its fingerprint.
 
-    Raises MissingWeights when it is not here or is no state dict.
+    Raises MissingWeights when it is not here, BadWeights when it is no state dict.
     """
     path = weights_file(name, own)
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch's reader raises many kinds for what it did not write
-        raise MissingWeights(
-            f"{path} cannot be read as weights ({type(error).__name__}); delete it to have it "
-            "fetched again"
-        ) from error
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise MissingWeights(f"{path} holds something other than weights; give a plain state dict")
-    return state, fingerprint(path)
+    return read(path), fingerprint(path)
 
 
 def weights_file(name: str, own: str = "") -> Path:

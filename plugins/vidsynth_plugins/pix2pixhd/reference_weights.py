@@ -10,10 +10,10 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from vidsynth.errors import BadSubject
+from vidsynth.weights import read as read_weights
 from vidsynth_plugins.pix2pixhd.networks import MultiscalePatchOptions
 from vidsynth_plugins.pix2pixhd.options import Norm, Pix2PixHDOptions
 
@@ -29,7 +29,8 @@ def load_reference_weights(path: Path) -> tuple[Pix2PixHDOptions, dict[str, Tens
         how many channels of maps they expect.
 
     Raises:
-        BadSubject: the file is damaged, or no such generator.
+        BadWeights: the file holds no weights.
+        BadSubject: they are of no such generator.
     """
     theirs = _read(path)
     if not _all_match(theirs, r"model(\d+_[12])?\.\d+\..+"):
@@ -48,7 +49,8 @@ def load_reference_discriminator(path: Path) -> tuple[MultiscalePatchOptions, di
     """A discriminator's weights (`*_net_D.pth`), for `MultiscalePatch.load_state_dict`.
 
     Raises:
-        BadSubject: the file is damaged, or no such discriminator.
+        BadWeights: the file holds no weights.
+        BadSubject: they are of no such discriminator.
     """
     theirs = _read(path)
     if not _all_match(theirs, r"(scale\d+_layer\d+|layer\d+\.\d+)\..+"):
@@ -70,22 +72,9 @@ def load_reference_discriminator(path: Path) -> tuple[MultiscalePatchOptions, di
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch's reader raises many kinds for what it did not write
-        raise BadSubject(
-            f"{path} cannot be read as weights ({type(error).__name__}); "
-            "give a state dict as torch.save or safetensors writes it"
-        ) from error
-    if not isinstance(state, Mapping) or not all(isinstance(w, Tensor) for w in state.values()):
-        raise BadSubject(f"{path} holds something other than weights; give a plain state dict")
+    state = read_weights(path)
     if _norm(state) == "batch":
-        return dict(state)
+        return state
     # Files from before PyTorch 0.4 carry statistics that instance normalisation never used.
     learned = (".weight", ".bias")
     return {name: weight for name, weight in state.items() if name.endswith(learned)}
