@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
+# A shell starts background jobs with Ctrl-C ignored, which Python then leaves as it is.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED_MEDIA = Path(__file__).parents[2] / "shared" / "media"
 # What a machine may lack for good reason. Any other skip is a failure in CI.
