@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 ORDER = (
     "errors", "report", "options", "registry", "recipes", "files", "weights", "devices",
     "compiling", "processes", "clip", "raster", "facemesh", "drawing", "bodies", "faces",
-    "conditioning",
+    "correspondence", "conditioning", "exemplars",
     "regions", "stream", "kinds", "pixels", "sound", "encode", "video", "blocks", "losses", "plate",
     "retarget_body", "retarget_face", "retarget", "stages", "subject", "importing", "dataset",
     "scores", "training", "choosing", "fitting", "jobs", "evaluation", "worlds",

@@ -158,3 +158,19 @@ def test_options_are_described_in_their_authors_words() -> None:
     assert docs["inner"].text == "of the inner network."
     assert docs["inner"].default == {"depth": 2}
     assert docs["silent"].text == ""
+
+
+def test_inherited_options_keep_their_descriptions() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class More(Sample):
+        """More of it.
+
+        Attributes:
+            reach: in pixels.
+        """
+
+        reach: int = 1
+
+    docs = {d.name: d.text for d in options.describe_options(More)}
+    assert docs["reach"] == "in pixels."
+    assert docs["filters"].startswith("channels of the first layer")

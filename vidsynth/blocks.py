@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -35,12 +37,15 @@ def halve(images_BCHW: Tensor) -> Tensor:
     return F.avg_pool2d(images_BCHW, 3, stride=2, padding=1, count_include_pad=False)
 
 
-def warp(images_BCHW: Tensor, flow_B2HW: Tensor) -> Tensor:
-    """Sample `images` at each pixel plus its flow; bilinear, borders repeated.
+def warp(
+    images_BCHW: Tensor, flow_B2HW: Tensor, *, mode: Literal["bilinear", "bicubic"] = "bilinear"
+) -> Tensor:
+    """Sample `images` at each pixel plus its flow; borders repeated.
 
     Args:
         images_BCHW: floats.
         flow_B2HW: x then y displacement in pixels, from output pixel to where it is read.
+        mode: bilinear blurs what lies between pixels; bicubic hardly does, and may overshoot.
     """
     # Pixel centres at -1 and 1 (align_corners), or a zero flow would shift by up to half a pixel.
     height, width = images_BCHW.shape[-2:]
@@ -49,7 +54,9 @@ def warp(images_BCHW: Tensor, flow_B2HW: Tensor) -> Tensor:
     x_BHW = (x + flow_B2HW[:, 0]) * (2 / max(width - 1, 1)) - 1
     y_BHW = (y[:, None] + flow_B2HW[:, 1]) * (2 / max(height - 1, 1)) - 1
     grid_BHW2 = torch.stack([x_BHW, y_BHW], dim=-1).to(images_BCHW.dtype)
-    return F.grid_sample(images_BCHW, grid_BHW2, padding_mode="border", align_corners=True)
+    return F.grid_sample(
+        images_BCHW, grid_BHW2, mode=mode, padding_mode="border", align_corners=True
+    )
 
 
 def square_boxes(boxes_B4: Tensor, height: int, width: int, *, margin: float) -> Tensor:

@@ -82,6 +82,8 @@ _MEASURES = (
     (LEFT_KNEE, LEFT_ANKLE, 0.85),
     (RIGHT_KNEE, RIGHT_ANKLE, 0.85),
 )
+TORSO_METRES = 0.5
+"""From the middle of the shoulders to that of the hips, of an adult, about."""
 _FINGERS = tuple(
     (0, *range(first, first + 4)) for first in (1, 5, 9, 13, 17)
 )  # the 21-point hand: wrist, then four points a finger
@@ -98,6 +100,15 @@ def subject_points(pose: PoseSequence, height: int, width: int) -> np.ndarray:
     points = pose.keypoints[:, 0].double().cpu().numpy()
     zoom = np.array([width / pose.frame_size[1], height / pose.frame_size[0], 1.0])
     return _with_middles(points * zoom)
+
+
+def points_in_space(pose: PoseSequence, height: int, width: int) -> Tensor:
+    """Person 0's joints and middles (T, 38, 4) float32: x and y in pixels of a (height, width)
+    picture, depth in torso lengths (smaller is nearer), visibility in [0, 1]."""
+    points = subject_points(pose, height, width)
+    depth = _with_middles(pose.world[:, 0].double().cpu().numpy())[..., 2] / TORSO_METRES
+    found = np.concatenate([points[..., :2], depth[..., None], points[..., 2:]], axis=2)
+    return torch.from_numpy(found).float()
 
 
 def torso_lengths(points: np.ndarray) -> np.ndarray:

@@ -12,7 +12,8 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from vidsynth import bodies, drawing, faces
+from vidsynth import bodies, correspondence, drawing, faces
+from vidsynth.correspondence import Head, Warp
 from vidsynth.errors import UnsupportedVideo
 
 # T frames, P persons, K keypoints, C channels, H, W pixels
@@ -89,6 +90,21 @@ class Conditioning(ABC):
         """(T, F) float32: position-free description of each frame; Euclidean distance between two
         rows says how unlike two poses (expressions) are. Used for nearest-frame look-ups."""
         raise ValueError(f"{self.kind} offers no features")
+
+    def warp_to(
+        self, other: Self, height: int, width: int, *, device: torch.device | str = "cpu"
+    ) -> Warp:
+        """How to bring pictures of these frames to what `other` shows, frame by frame.
+
+        Optional: a kind that offers it can be rendered from the subject's own pixels (the
+        generator `exemplar`).
+
+        Args:
+            other: as many frames as this, of pictures of the same size.
+            height, width: of the pictures that will be sampled; coordinates scale with them.
+            device: where to compute it, and where the result lies.
+        """
+        raise ValueError(f"{self.kind} offers no correspondence")
 
     def save(self, path: Path, **extra: str) -> None:
         """Write a .safetensors file; `extra` strings go into its metadata."""
@@ -218,6 +234,14 @@ class PoseSequence(Conditioning):
     def features(self) -> Tensor:
         return bodies.features(self)
 
+    def warp_to(
+        self, other: Self, height: int, width: int, *, device: torch.device | str = "cpu"
+    ) -> Warp:
+        known, wanted = (
+            bodies.points_in_space(pose, height, width).to(device) for pose in (self, other)
+        )
+        return correspondence.body_warp(known, wanted, height, width)
+
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class FaceSequence(Conditioning):
@@ -290,6 +314,17 @@ class FaceSequence(Conditioning):
     def features(self) -> Tensor:
         return faces.features(self)
 
+    def warp_to(
+        self, other: Self, height: int, width: int, *, device: torch.device | str = "cpu"
+    ) -> Warp:
+        known, wanted = (face._head(height, width, device) for face in (self, other))
+        return correspondence.face_warp(known, wanted, height, width)
+
+    def _head(self, height: int, width: int, device: torch.device | str) -> Head:
+        face = self.rescale(height, width)
+        pose = (face.landmarks, face.rotation, face.translation, face.scale)
+        return Head(*(part.to(device) for part in pose))
+
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class LabelMaps(Conditioning):
@@ -349,6 +384,31 @@ class BackgroundPlate(Conditioning):
     def crop(self, box: tuple[int, int, int, int]) -> BackgroundPlate:
         x0, y0, x1, y1 = box
         return replace(self, image=self.image[:, y0:y1, x0:x1])
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Exemplars(Conditioning):
+    """Frames of the subject's own video, and how to bring them to each frame's pose."""
+
+    kind: ClassVar[str] = "exemplars"
+    per_frame: ClassVar[tuple[str, ...]] = ("chosen", "flow", "valid")
+
+    images: Tensor
+    """(N, 3, H, W) uint8 RGB: the gallery, the same for every frame."""
+    chosen: Tensor
+    """(T, K) int64 in [0, N): which images stand in for each frame, the best first."""
+    flow: Tensor
+    """(T, K, 2, H, W) float32: x then y in pixels, as in `Warp`."""
+    valid: Tensor
+    """(T, K, 1, H, W) float32 in [0, 1]: as in `Warp`; falls where another image takes over."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return (self.images.shape[2], self.images.shape[3])
+
+    def draw(self, height: int, width: int) -> Tensor:
+        """How sure the first exemplar is, (T, 1, height, width)."""
+        return drawing.resize((self.valid[:, 0].cpu() * 255).to(torch.uint8), height, width)
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

@@ -16,12 +16,13 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from vidsynth import drawing, stream, video
+from vidsynth import drawing, exemplars, stream, video
 from vidsynth.clip import VideoSpec
 from vidsynth.conditioning import Conditioning
 from vidsynth.errors import BadOption, CannotWrite, NoSubjectFound, UnsupportedVideo
+from vidsynth.exemplars import Gallery, Plan
 from vidsynth.files import cache_folder, cache_key, cannot_write, writing
-from vidsynth.kinds import Conditions, Extractor, TrainBatch
+from vidsynth.kinds import Conditions, Extractor, Recalled, TrainBatch
 from vidsynth.plate import estimate_plate
 from vidsynth.report import Reporter
 from vidsynth.stages import average_rate, extracting
@@ -164,6 +165,10 @@ class Footage:
     """(N,) bool: usable for training."""
     held_out: slice
     """Consecutive usable frames at the end, never trained on."""
+    gallery: Gallery | None = None
+    """Training frames to paint from, with that option."""
+    plan: Plan | None = None
+    """Which of them stand in for each frame, N frames; never one of the same moment."""
 
     @property
     def frames(self) -> Tensor:
@@ -189,8 +194,13 @@ class Footage:
             )
         return whole.nonzero()[:, 0]
 
-    def batch(self, starts: Tensor, num_frames: int, device: torch.device) -> TrainBatch:
-        """The samples that begin at `starts` (B,), on the device."""
+    def batch(
+        self, starts: Tensor, num_frames: int, device: torch.device, *, num_recalled: int = 0
+    ) -> TrainBatch:
+        """The samples that begin at `starts` (B,), on the device.
+
+        The last `num_recalled` frames of each come with exemplars.
+        """
         index_BT = starts[:, None] + torch.arange(num_frames)
 
         def unit(stored: Tensor) -> Tensor:
@@ -201,8 +211,17 @@ class Footage:
             maps_BTCHW=unit(self.maps),
             background_CHW=None if self.plate is None else self._plate(device),
             weights_BT1HW=None if self.weights is None else unit(self.weights),
+            recalled=self._recalled(index_BT[:, num_frames - num_recalled :], device),
             regions={name: boxes[index_BT].to(device) for name, boxes in self.regions.items()},
         )
+
+    def _recalled(self, index_BT: Tensor, device: torch.device) -> Recalled | None:
+        if self.gallery is None or self.plan is None or not index_BT.shape[1]:
+            return None
+        index = index_BT.flatten()
+        signal = self.signal[index].crop(self.window)
+        found = self.gallery.recall(signal, self.plan[index], device)
+        return Recalled.of(found, device).each(lambda x: x.unflatten(0, index_BT.shape))
 
     def _plate(self, device: torch.device) -> Tensor:
         assert self.plate is not None
@@ -216,6 +235,7 @@ def prepare(
     *,
     size: int,
     background: bool,
+    gallery: int = 0,
     reporter: Reporter | None = None,
 ) -> Footage:
     """Decode, crop, draw and split a tracked target.
@@ -225,6 +245,7 @@ def prepare(
         conditions: what the generator will be conditioned on.
         size: pixels of the output's shorter side.
         background: look for a still background plate.
+        gallery: so many training frames are kept to paint from, where `conditions` has exemplars.
 
     Raises:
         NoSubjectFound: too few usable frames.
@@ -248,6 +269,11 @@ def prepare(
     inside = signal.crop(window)
     training, held_out = split(signal.present(), tracked.pts)
     maps, weights = _drawn(inside, tracked.pts, conditions, reporter)
+    kept = planned = None
+    if conditions.exemplars:
+        kept, planned = _exemplars(
+            frames, window, inside, tracked.pts, training, conditions, gallery
+        )
     return Footage(
         pictures=frames,
         maps=maps,
@@ -261,7 +287,27 @@ def prepare(
         crop=crop,
         training=training,
         held_out=held_out,
+        gallery=kept,
+        plan=planned,
     )
+
+
+def _exemplars(
+    frames: Tensor,
+    window: Box,
+    inside: Conditioning,
+    pts: Tensor,
+    training: Tensor,
+    conditions: Conditions,
+    count: int,
+) -> tuple[Gallery, Plan]:
+    """Training frames to paint from, and what each frame of the video is made from."""
+    usable = training.nonzero()[:, 0]
+    index = usable[exemplars.cover(inside[usable].features(), count)]
+    x0, y0, x1, y1 = window
+    images = frames[index][:, :, y0:y1, x0:x1]
+    gallery = Gallery(images=images, signal=inside[index], pts=pts[index])
+    return gallery, exemplars.plan(gallery, inside, conditions.exemplars, at=pts)
 
 
 def _output_crop(signal: Conditioning) -> Box:

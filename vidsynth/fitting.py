@@ -72,10 +72,19 @@ def prepare_target(
     identity = options.to_dict(extractor_ref)
     tracked = track(target, extractor, identity=identity, reporter=reporter)
     tracked.require_subject(person=extractor_ref.options.get("person"))
-    conditions = Conditions(kinds=(extractor.produces,), channels=_channels(tracked.signal))
+    conditions = Conditions(
+        kinds=(extractor.produces,),
+        channels=_channels(tracked.signal),
+        exemplars=int(generator_ref.options.get("exemplars", 0)),
+    )
     wants_plate = bool(generator_ref.options.get("background", False))
     footage = prepare(
-        tracked, conditions, size=recipe.size, background=wants_plate, reporter=reporter
+        tracked,
+        conditions,
+        size=recipe.size,
+        background=wants_plate,
+        gallery=int(generator_ref.options.get("gallery", 0)),
+        reporter=reporter,
     )
     if processes.is_main:
         processes.wait()
@@ -122,6 +131,8 @@ def fit(
         save_card(folder, card)  # first: a folder with a card is gone on with
         if footage.plate is not None:
             save_plate(folder, footage.plate)
+        if footage.gallery is not None:
+            footage.gallery.save(folder)
 
     # Train.
     torch.manual_seed(seed)
@@ -200,6 +211,7 @@ def _card(recipe: Recipe, prepared: Prepared, target: Path, content: str) -> Sub
         generator=prepared.generator,
         channels=prepared.conditions.channels,
         background=prepared.conditions.background,
+        exemplars=prepared.conditions.exemplars,
         height=footage.spec.height,
         width=footage.spec.width,
         fps=str(footage.spec.fps),
@@ -238,7 +250,13 @@ def _scorer(
     def judge(weights: Mapping[str, Tensor], run: Run) -> Scores:
         painter.load_weights(weights)
         line = stages.rendering(
-            motion, painter, card.window_spec, card.window, footage.plate, device=device
+            motion,
+            painter,
+            card.window_spec,
+            card.window,
+            footage.plate,
+            footage.gallery,
+            device=device,
         )
         made: list[Clip] = []
         chunks = stages.timeline(footage.pts[index])
@@ -274,7 +292,9 @@ def _tell_estimate(
     """What training will take, before it starts, and whether the machine has it."""
     parameters = sum(p.numel() for phase in objective.phases for p in phase.module.parameters())
     first = footage.starts(objective.num_frames)[:1]
-    sample = footage.batch(first, objective.num_frames, torch.device("cpu"))
+    sample = footage.batch(
+        first, objective.num_frames, torch.device("cpu"), num_recalled=objective.num_recalled
+    )
     # Of each weight: value, gradient, two moments, EMA; 4 bytes each.
     needed = 20 * parameters + activation_bytes(objective, sample) * training.batch
     spec = footage.window_spec

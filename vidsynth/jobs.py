@@ -200,7 +200,7 @@ def render(
     card = subject.card
     where = devices.choose(device)
     # Opened first: what is wrong with the subject is said before any work.
-    generator, plate = subject.generator(where), subject.plate()
+    generator, plate, gallery = subject.generator(where), subject.plate(), subject.gallery()
 
     # Track the source, and fit its motion to the target.
     extractor = _following(card.extractor, person)
@@ -218,6 +218,7 @@ def render(
         card.window_spec,
         card.window,
         plate,
+        gallery,
         device=where,
         seed=seed,
     )

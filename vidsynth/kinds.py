@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from vidsynth.clip import Clip, VideoSpec
-from vidsynth.conditioning import Conditioning, TextEmbedding
+from vidsynth.conditioning import Conditioning, Exemplars, TextEmbedding
 from vidsynth.errors import BadSubject, IncompatibleStages
 from vidsynth.stream import Chunk
 
@@ -75,6 +75,8 @@ class TrainBatch:
     """The still background plate, float32 in [-1, 1], when the subject has one."""
     weights_BT1HW: Tensor | None = None
     """Where the subject is, float32 in [0, 1]: 1 on the body or face, 0 on background."""
+    recalled: Recalled | None = None
+    """Exemplars of the last `Objective.num_recalled` frames, (B, T', ...)."""
     regions: Mapping[str, Tensor] = field(default_factory=dict)
     """Boxes by name ("face", "mouth", "hands"...): (B, T, 4) float32 x0, y0, x1, y1 in pixels;
     an absent region has x1 <= x0."""
@@ -82,6 +84,30 @@ class TrainBatch:
     @property
     def num_frames(self) -> int:
         return self.frames_BTCHW.shape[1]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Recalled:
+    """K exemplars of each frame, ready to be sampled; `...` stands for the batch's axes."""
+
+    images: Tensor
+    """(..., K, 3, H, W) float32 in [-1, 1], as they were filmed."""
+    flow: Tensor
+    """(..., K, 2, H, W) float32 pixels: what `blocks.warp` takes."""
+    valid: Tensor
+    """(..., K, 1, H, W) float32 in [0, 1]."""
+
+    @staticmethod
+    def of(signal: Exemplars, device: torch.device) -> Recalled:
+        """Of T frames, on the device."""
+        images = signal.images[signal.chosen.cpu()].to(device)
+        return Recalled(
+            images.float().div_(127.5).sub_(1.0), signal.flow.to(device), signal.valid.to(device)
+        )
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> Recalled:
+        """With `change` applied to all three."""
+        return Recalled(change(self.images), change(self.flow), change(self.valid))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -106,6 +132,8 @@ class Objective(ABC):
     phases: Sequence[Phase]
     num_frames: int = 1
     """Consecutive frames in one training sample (T of the batch)."""
+    num_recalled: int = 0
+    """How many of them, the last ones, come with exemplars."""
 
     @abstractmethod
     def losses(self, phase: str, batch: TrainBatch, step: int) -> dict[str, Tensor]:
@@ -138,6 +166,8 @@ class Conditions:
     """Channels of the concatenated maps."""
     background: bool = False
     """Whether the stream carries a BackgroundPlate."""
+    exemplars: int = 0
+    """How many Exemplars of each frame the stream carries."""
 
     def draw(self, chunk: Chunk, height: int, width: int) -> Tensor:
         """Maps of a chunk: (T, C, height, width) uint8. Raises IncompatibleStages."""

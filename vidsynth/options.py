@@ -162,8 +162,11 @@ class OptionDoc:
 
 
 def describe_options(cls: type) -> list[OptionDoc]:
-    """The fields of an options dataclass, with the words of its docstring's "Attributes:"."""
-    texts = _attributes(inspect.getdoc(cls) or "")
+    """The fields of an options dataclass, with the words of its docstring's "Attributes:", and of
+    those it inherits from."""
+    texts: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        texts |= _attributes(inspect.cleandoc(base.__doc__ or ""))
     hints = get_type_hints(cls)
     return [
         OptionDoc(

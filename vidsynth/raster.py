@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -51,39 +52,63 @@ def rasterise(
     """
     vertices = np.asarray(vertices, np.float32)
     attributes = np.asarray(attributes, np.float32)
-    corners_F33 = vertices[triangles]
-    corners_F33, triangles = _worth_drawing(corners_F33, triangles, height, width, cull)
-
     depth = np.full(height * width, np.inf, np.float32)
     image = np.zeros((height * width, attributes.shape[1]), np.float32)
-    # np.take is twice as fast as indexing, and as np.repeat, for gathers as large as these.
-    for batch in _batches(corners_F33, height, width):
-        pixel, triangle, planes_N4 = _fragments(corners_F33[batch], height, width)
-        z = planes_N4[:, 3]
-        np.minimum.at(depth, pixel, z)
-        nearest = np.flatnonzero(z == np.take(depth, pixel))
-        triangle, planes_N4 = np.take(triangle, nearest), np.take(planes_N4, nearest, axis=0)
-        image[np.take(pixel, nearest)] = sum(
-            planes_N4[:, k, None] * np.take(attributes[triangles[batch, k]], triangle, axis=0)
+    for pixel, triangle, planes_N4 in _nearest(vertices, triangles, depth, height, width, cull):
+        image[pixel] = sum(
+            planes_N4[:, k, None] * np.take(attributes, triangles[triangle, k], axis=0)
             for k in range(3)
         )
     mask = np.isfinite(depth).reshape(height, width)
     return Raster(image.reshape(height, width, -1), mask, depth.reshape(height, width))
 
 
-def _worth_drawing(
-    corners_F33: NDArray[np.float32],
+def visible_triangles(
+    vertices: NDArray[np.floating], triangles: NDArray[np.integer], height: int, width: int
+) -> NDArray[np.int64]:
+    """(H, W): which triangle is nearest at each pixel's centre, -1 where there is none.
+
+    Arguments as of `rasterise`.
+    """
+    depth = np.full(height * width, np.inf, np.float32)
+    shown = np.full(height * width, -1, np.int64)
+    vertices = np.asarray(vertices, np.float32)
+    for pixel, triangle, _ in _nearest(vertices, triangles, depth, height, width, cull=False):
+        shown[pixel] = triangle
+    return shown.reshape(height, width)
+
+
+def _nearest(
+    vertices: NDArray[np.float32],
     triangles: NDArray[np.integer],
+    depth: NDArray[np.float32],
     height: int,
     width: int,
     cull: bool,
-) -> tuple[NDArray[np.float32], NDArray[np.integer]]:
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]]:
+    """Fragments nearer than `depth` (H * W,), which is kept up to date: flat pixel, triangle,
+    and the weights of its corners and z (N, 4). What comes later lies in front."""
+    corners_F33 = vertices[triangles]
+    kept = _worth_drawing(corners_F33, height, width, cull)
+    corners_F33 = corners_F33[kept]
+    # np.take is twice as fast as indexing, and as np.repeat, for gathers as large as these.
+    for batch in _batches(corners_F33, height, width):
+        pixel, triangle, planes_N4 = _fragments(corners_F33[batch], height, width)
+        z = planes_N4[:, 3]
+        np.minimum.at(depth, pixel, z)
+        nearest = np.flatnonzero(z == np.take(depth, pixel))
+        triangle = np.take(kept[batch], np.take(triangle, nearest))
+        yield np.take(pixel, nearest), triangle, np.take(planes_N4, nearest, axis=0)
+
+
+def _worth_drawing(
+    corners_F33: NDArray[np.float32], height: int, width: int, cull: bool
+) -> NDArray[np.int64]:
     """Triangles with an area that cover a pixel's centre (and face the viewer, if `cull`)."""
     area_F = _twice_area(corners_F33)
     kept = area_F < 0 if cull else area_F != 0
     _, extent = _boxes(corners_F33, height, width)
-    kept &= extent.all(axis=1)
-    return corners_F33[kept], triangles[kept]
+    return np.flatnonzero(kept & extent.all(axis=1))
 
 
 def _twice_area(corners_F33: NDArray[np.float32]) -> NDArray[np.float32]:

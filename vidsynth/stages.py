@@ -13,6 +13,7 @@ from vidsynth.clip import Clip, VideoSpec
 from vidsynth.conditioning import BackgroundPlate, Conditioning
 from vidsynth.devices import autocast
 from vidsynth.errors import PluginError, VidsynthError
+from vidsynth.exemplars import Gallery, plan
 from vidsynth.kinds import Extractor, Generator
 from vidsynth.stream import Chunk, Stage
 
@@ -77,6 +78,22 @@ def over_plate(plate: Tensor) -> Stage:
             yield chunk.with_signal(BackgroundPlate(image=plate, frame_index=index))
 
     return named("background", stage)
+
+
+def recalling(gallery: Gallery, motion: Conditioning, slots: int, *, device: torch.device) -> Stage:
+    """Adds, for each frame of `motion`, exemplars of the gallery and their warps to it."""
+    chosen = plan(gallery, motion, slots)
+
+    def stage(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+        start = 0
+        for chunk in chunks:
+            span = slice(start, start + len(chunk))
+            with torch.inference_mode():
+                found = gallery.recall(motion[span], chosen[span], device)
+            yield chunk.with_signal(found)
+            start += len(chunk)
+
+    return named("recall", stage)
 
 
 def generating(generator: Generator, spec: VideoSpec, *, seed: int, device: torch.device) -> Stage:
@@ -161,6 +178,7 @@ def rendering(
     spec: VideoSpec,
     window: tuple[int, int, int, int],
     plate: Tensor | None,
+    gallery: Gallery | None,
     *,
     device: torch.device,
     seed: int = 0,
@@ -174,10 +192,15 @@ def rendering(
         window: x0, y0, x1, y1 in the output frame.
         plate: (3, height, width) uint8 still background of the output frame, or None when the
             window is the whole frame.
+        gallery: what the generator paints from, or None.
     """
     x0, y0, x1, y1 = window
     generator.expect(len(motion))
-    line = [conditioning_on(motion.crop(window))]
+    inside = motion.crop(window)
+    line = [conditioning_on(inside)]
+    if gallery is not None:
+        slots = generator.conditions.exemplars
+        line.append(recalling(gallery, inside, slots, device=device))
     if plate is not None:
         line.append(over_plate(plate[:, y0:y1, x0:x1]))
     line.append(generating(generator, spec, seed=seed, device=device))

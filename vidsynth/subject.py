@@ -19,6 +19,7 @@ from torch import Tensor
 from vidsynth import options, registry
 from vidsynth.clip import VideoSpec
 from vidsynth.errors import BadSubject, PluginError, UnknownName
+from vidsynth.exemplars import Gallery
 from vidsynth.files import writing
 from vidsynth.kinds import Conditions, Extractor, Generator
 
@@ -72,6 +73,8 @@ class SubjectCard:
     """x0, y0, x1, y1 in the output frame: where the generator works."""
     summary: Mapping[str, Any]
     """Of the target's conditioning, for retargeting."""
+    exemplars: int = 0
+    """How many frames of the target's own each frame is painted from."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """The recipe's other resolved sections: training, retarget."""
     target: str = ""
@@ -112,6 +115,7 @@ class Subject:
             kinds=(type(self.extractor()).produces,),
             channels=self.card.channels,
             background=self.card.background,
+            exemplars=self.card.exemplars,
         )
 
     def generator(self, device: torch.device) -> Generator:
@@ -141,6 +145,12 @@ class Subject:
                 f"{self.card.width}x{self.card.height}; train the subject again"
             )
         return torch.from_numpy(np.ascontiguousarray(picture[:, :, ::-1].transpose(2, 0, 1)))
+
+    def gallery(self) -> Gallery | None:
+        """The frames that the generator paints from, or None. Raises BadSubject."""
+        if not self.card.exemplars:
+            return None
+        return Gallery.load(self.folder, type(self.extractor()).produces)
 
 
 def build_extractor(ref: PluginRef) -> Extractor:

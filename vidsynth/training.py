@@ -24,7 +24,7 @@ from vidsynth.dataset import Footage
 from vidsynth.devices import Precision, autocast
 from vidsynth.errors import BadSubject, Interrupted, TrainingFailed
 from vidsynth.files import writing
-from vidsynth.kinds import Objective, TrainBatch
+from vidsynth.kinds import Objective, Recalled, TrainBatch
 from vidsynth.processes import Processes
 from vidsynth.report import Reporter
 from vidsynth.scores import Scores
@@ -165,7 +165,9 @@ def train(
             # Everything random in this step follows from these numbers.
             seed_everything(seed, run.step, processes.rank, run.rollbacks)
             chosen = sample_starts(starts, run, options.batch, seed, processes)
-            batch = footage.batch(chosen, objective.num_frames, device)
+            batch = footage.batch(
+                chosen, objective.num_frames, device, num_recalled=objective.num_recalled
+            )
 
             # One optimiser step per phase.
             objective.at_progress(processes.agree(budget.progress(run)))
@@ -265,11 +267,16 @@ def _resized(batch: TrainBatch, scale: float) -> TrainBatch:
         flat = F.interpolate(flat, scale_factor=scale, mode="area")
         return flat.view(*x.shape[:-2], *flat.shape[-2:])
 
+    recalled = batch.recalled
+    if recalled is not None:
+        recalled = recalled.each(small)
+        recalled = Recalled(recalled.images, recalled.flow * scale, recalled.valid)
     return TrainBatch(
         frames_BTCHW=small(batch.frames_BTCHW),
         maps_BTCHW=small(batch.maps_BTCHW),
         background_CHW=None if batch.background_CHW is None else small(batch.background_CHW),
         weights_BT1HW=None if batch.weights_BT1HW is None else small(batch.weights_BT1HW),
+        recalled=recalled,
         regions={name: boxes * scale for name, boxes in batch.regions.items()},
     )
 

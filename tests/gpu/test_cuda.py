@@ -57,7 +57,7 @@ def test_frames_rendered_on_the_gpu_are_those_of_the_cpu():
         painter = generator()
         weights = painter.objective(SPEC).generator.state_dict()
         painter.load_weights({name: value.to(device) for name, value in weights.items()})
-        line = stages.rendering(motion, painter, SPEC, (0, 0, 64, 64), None, device=device)
+        line = stages.rendering(motion, painter, SPEC, (0, 0, 64, 64), None, None, device=device)
         clips: list[Clip] = []
         stream.run(stages.timeline(pts), line, lambda c: clips.extend(stages.clips_of(c)))  # noqa: B023
         frames.append(Clip.concat(clips).frames.float())

@@ -62,6 +62,10 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
         },
         "face": {"options": {**SMALL, "window": 3, "l1": 10.0}, "kinds": (FaceSequence,)},
     },
+    "exemplar": {
+        "dance": {"options": {**SMALL, "previous": True}, "background": True},
+        "face": {"options": {**SMALL, "window": 3}, "kinds": (FaceSequence,)},
+    },
     "flow_warp": {"dis": {"options": {"flow": "dis"}}},
     "ms_ssim": {"large": {"height": 176, "width": 176}},
     **{f"{part}_psnr": {"large": {"height": 64, "width": 64}} for part in ("mouth", "eyes")},

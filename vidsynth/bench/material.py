@@ -20,6 +20,7 @@ from vidsynth.clip import Clip, VideoSpec
 from vidsynth.conditioning import Conditioning, LabelMaps
 from vidsynth.dataset import Footage
 from vidsynth.devices import Precision, autocast
+from vidsynth.exemplars import Gallery
 from vidsynth.fitting import prepare_target
 from vidsynth.kinds import Conditions, Discriminator, Generator, Objective, TrainBatch
 from vidsynth.recipes import Recipe, load_recipe
@@ -94,7 +95,13 @@ class Study:
         """(T, 3, height, width) uint8: these frames, made the way a user's render makes them."""
         seen = self.footage
         line = stages.rendering(
-            seen.signal[index], generator, seen.window_spec, seen.window, seen.plate, device=device
+            seen.signal[index],
+            generator,
+            seen.window_spec,
+            seen.window,
+            seen.plate,
+            seen.gallery,
+            device=device,
         )
         made: list[Clip] = []
         timeline = stages.timeline(seen.pts[index])
@@ -109,7 +116,9 @@ class Study:
         x0, y0, x1, y1 = seen.window
         plate = None if seen.plate is None else seen.plate[:, y0:y1, x0:x1]
         signal = seen.signal[index].crop(seen.window)
-        return paint(generator, signal, plate, seen.window_spec, device, precision)
+        return paint(
+            generator, signal, plate, seen.window_spec, device, precision, gallery=seen.gallery
+        )
 
 
 def paint(
@@ -119,9 +128,14 @@ def paint(
     spec: VideoSpec,
     device: torch.device,
     precision: Precision,
+    *,
+    gallery: Gallery | None = None,
 ) -> Tensor:
     """(T, 3, H, W) uint8 from a whole signal (T,), in chunks, in this precision."""
     line = [stages.conditioning_on(signal)]
+    if gallery is not None:
+        slots = generator.conditions.exemplars
+        line.append(stages.recalling(gallery, signal, slots, device=device))
     if plate is not None:
         line.append(stages.over_plate(plate))
     chunks = stages.timeline(torch.arange(len(signal), dtype=torch.float64) / float(spec.fps))

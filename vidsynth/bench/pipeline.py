@@ -363,6 +363,7 @@ def _chain_jobs(
             footage.window_spec,
             footage.window,
             footage.plate,
+            footage.gallery,
             device=device,
         )
 

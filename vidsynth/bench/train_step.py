@@ -210,7 +210,9 @@ def _recipe_rows(
         seen = study(path, recipe, reporter)
         objective = place(seen.generator().objective(seen.footage.window_spec), device)
         starts = seen.footage.starts(objective.num_frames)[: training.batch]
-        batch = seen.footage.batch(starts, objective.num_frames, device)
+        batch = seen.footage.batch(
+            starts, objective.num_frames, device, num_recalled=objective.num_recalled
+        )
     timed = interleaved(
         {"step": lambda: train_step(objective, batch, Run(), Processes(), precision="auto")},
         rounds=settings.rounds,

@@ -47,7 +47,7 @@ def rendered_tail(
         )
     where = devices.choose(device)
     # Opened first: what is wrong with the subject is said before any work.
-    generator, plate = loaded.generator(where), loaded.plate()
+    generator, plate, gallery = loaded.generator(where), loaded.plate(), loaded.gallery()
     extractor, identity = loaded.extractor(), options.to_dict(card.extractor)
     tracked = track(target, extractor, identity=identity, reporter=reporter)
     tracked.require_subject(person=card.extractor.options.get("person"))
@@ -58,7 +58,9 @@ def rendered_tail(
     crop = card.crop or (0, 0, width, height)
     motion = tracked.signal.crop(crop).rescale(card.height, card.width)[index]
     path = folder / f"{subject.resolve().name}.mp4"
-    line = stages.rendering(motion, generator, card.window_spec, card.window, plate, device=where)
+    line = stages.rendering(
+        motion, generator, card.window_spec, card.window, plate, gallery, device=where
+    )
     _write(path, line, tracked.pts[index], where, reporter)
     info = video.probe(target).spec
     sy, sx = info.height / height, info.width / width

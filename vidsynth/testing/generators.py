@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from vidsynth.clip import Clip, VideoSpec
-from vidsynth.conditioning import BackgroundPlate, Conditioning
+from vidsynth.conditioning import BackgroundPlate, Conditioning, Exemplars
 from vidsynth.errors import BadSubject, VidsynthError
-from vidsynth.kinds import Conditions, Generator, Objective, TrainBatch
+from vidsynth.exemplars import Gallery, plan
+from vidsynth.kinds import Conditions, Generator, Objective, Recalled, TrainBatch
 from vidsynth.processes import Processes
 from vidsynth.stream import Chunk
 from vidsynth.testing.conformance import Case, Check, assert_near
@@ -168,8 +169,14 @@ class _Stage:
         kinds = case.kinds or tuple(k for k in plugin.accepts if k in SIGNALS)[:1]
         assert kinds, f"the kit makes none of the kinds that {plugin.__name__} accepts"
         channels = sum(SIGNALS[k](1, 16, 16).draw(16, 16).shape[1] for k in kinds)
-        conditions = Conditions(kinds=kinds, channels=channels, background=case.background)
-        generator: Generator = plugin(case.built_options(), conditions=conditions)
+        options = case.built_options()
+        conditions = Conditions(
+            kinds=kinds,
+            channels=channels,
+            background=case.background,
+            exemplars=int(getattr(options, "exemplars", 0)),
+        )
+        generator: Generator = plugin(options, conditions=conditions)
         spec = VideoSpec(height=case.height, width=case.width, fps=Fraction(25))
         torch.manual_seed(seed)
         objective = generator.objective(spec)
@@ -184,7 +191,17 @@ class _Stage:
         if self.case.background:
             plate = self.case.footage(1, seed=9).frames[0]
             made.append(BackgroundPlate(image=plate, frame_index=torch.arange(num_frames)))
+        slots = self.generator.conditions.exemplars
+        if slots:
+            gallery = self.gallery()
+            made.append(gallery.recall(made[0], plan(gallery, made[0], slots), CPU))
         return made
+
+    def gallery(self) -> Gallery:
+        """Some moments of the footage that the signals go with."""
+        clip = self.case.footage(10)[::3]
+        signal = SIGNALS[self.generator.conditions.kinds[0]](10, self.case.height, self.case.width)
+        return Gallery(images=clip.frames, signal=signal[::3], pts=clip.pts)
 
     def __call__(
         self, signals: Sequence[Conditioning], lengths: Sequence[int], pts: Tensor | None = None
@@ -216,18 +233,23 @@ class _Stage:
         size = (self.case.height, self.case.width)
         signals = self.signals(len(footage))
         kinds = len(self.generator.conditions.kinds)
-        plates = [Clip(s[:1].draw(*size), times(1)).as_float()[0] for s in signals[kinds:]]
+        plates = [s.draw(*size)[0] for s in signals if isinstance(s, BackgroundPlate)]
+        remembered = [Recalled.of(s, CPU) for s in signals if isinstance(s, Exemplars)]
         subject = signals[0].silhouette(*size)
         starts = (step % 5, (step + 2) % 5)
 
         def samples(x_TX: Tensor) -> Tensor:
             return torch.stack([x_TX[s : s + num_frames] for s in starts])
 
+        def last(x_TX: Tensor) -> Tensor:
+            return samples(x_TX)[:, num_frames - self.objective.num_recalled :]
+
         return TrainBatch(
             frames_BTCHW=samples(footage.as_float()),
             maps_BTCHW=samples(torch.cat([s.draw(*size) for s in signals[:kinds]], 1)) / 255,
-            background_CHW=plates[0] if plates else None,
+            background_CHW=plates[0] / 127.5 - 1 if plates else None,
             weights_BT1HW=None if subject is None else samples(subject) / 255,
+            recalled=remembered[0].each(last) if remembered else None,
             regions={name: samples(box) for name, box in signals[0].regions().items()},
         )
 

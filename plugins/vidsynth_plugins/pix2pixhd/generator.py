@@ -14,9 +14,15 @@ from torch import Tensor
 from vidsynth.blocks import refuse_half_on_cpu
 from vidsynth.clip import Clip, VideoSpec
 from vidsynth.compiling import LongRun
-from vidsynth.conditioning import BackgroundPlate, FaceSequence, LabelMaps, PoseSequence
+from vidsynth.conditioning import (
+    BackgroundPlate,
+    Exemplars,
+    FaceSequence,
+    LabelMaps,
+    PoseSequence,
+)
 from vidsynth.errors import BadOption, BadSubject
-from vidsynth.kinds import Conditions, Generator, Objective
+from vidsynth.kinds import Conditions, Generator, Objective, Recalled
 from vidsynth.stream import Chunk
 from vidsynth_plugins.pix2pixhd.networks import Painter
 from vidsynth_plugins.pix2pixhd.objective import Pix2PixHDObjective, stack_windows
@@ -104,13 +110,18 @@ class Pix2PixHD(Generator):
             if painter.background and plate is None:
                 plate = _plate(chunk, spec).to(device)
             faces_T4 = self._faces(chunk, spec, device)
+            recalled = None
+            if painter.slots:
+                recalled = Recalled.of(chunk.require(Exemplars), device)
             if self.options.previous:
                 if previous is None:
                     previous = maps_TCHW.new_zeros(1, 3, spec.height, spec.width)
-                frames_T3HW = _one_by_one(painter, windows_TCHW, previous, plate, faces_T4)
+                frames_T3HW = _one_by_one(
+                    painter, windows_TCHW, previous, plate, faces_T4, recalled
+                )
                 previous = frames_T3HW[-1:]
             else:
-                frames_T3HW = painter(windows_TCHW, None, plate, faces_T4)
+                frames_T3HW = painter(windows_TCHW, None, plate, faces_T4, recalled)
             run.made(len(chunk), perf_counter() - began)
             size = (spec.height, spec.width)
             if frames_T3HW.shape[-2:] != size:  # the local enhancers have not joined yet
@@ -143,12 +154,14 @@ def _one_by_one(
     previous_13HW: Tensor,
     plate_3HW: Tensor | None,
     faces_T4: Tensor | None,
+    recalled: Recalled | None,
 ) -> Tensor:
     """Each frame after the one before it."""
     frames = []
     for n in range(len(windows_TCHW)):
         face_14 = None if faces_T4 is None else faces_T4[n : n + 1]
-        previous_13HW = painter(windows_TCHW[n : n + 1], previous_13HW, plate_3HW, face_14)
+        shown = recalled and recalled.each(lambda x, n=n: x[n : n + 1])
+        previous_13HW = painter(windows_TCHW[n : n + 1], previous_13HW, plate_3HW, face_14, shown)
         frames.append(previous_13HW)
     return torch.cat(frames)
 

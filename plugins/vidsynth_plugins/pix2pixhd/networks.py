@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vidsynth.blocks import crop_boxes, halve, pad_to_multiple, paste_boxes, square_boxes
-from vidsynth.kinds import Discriminator, Judgement
+from vidsynth.kinds import Discriminator, Judgement, Recalled
 from vidsynth_plugins.pix2pixhd.options import Norm, Pix2PixHDOptions, Stem, Upsampling
 
 # B batch, T frames, C channels, H, W pixels, S side of a face crop
@@ -215,19 +215,32 @@ def initialise(network: nn.Module) -> None:
 class Painter(nn.Module):
     """Conditioning in, a frame out: everything that the weights of a subject hold."""
 
-    def __init__(self, options: Pix2PixHDOptions, *, channels: int, background: bool) -> None:
+    slots = 0
+    """Exemplars that it looks at."""
+
+    def __init__(
+        self,
+        options: Pix2PixHDOptions,
+        *,
+        channels: int,
+        background: bool,
+        more_in: int = 0,
+        more_out: int = 0,
+    ) -> None:
         """Untrained.
 
         Args:
             options: the architecture.
             channels: of one frame's conditioning maps.
             background: composite over a plate.
+            more_in: channels that `also_seen` gives.
+            more_out: channels that `coloured` wants beyond colours and mask.
         """
         super().__init__()
         self.channels = channels
         self.background = background
-        in_channels = channels * options.window + (3 if options.previous else 0)
-        out_channels = 4 if background else 3
+        in_channels = channels * options.window + (3 if options.previous else 0) + more_in
+        out_channels = (4 if background else 3) + more_out
         if options.local_enhancers:
             self.body = LocalEnhancer(in_channels, out_channels, options)
         else:
@@ -256,6 +269,7 @@ class Painter(nn.Module):
         previous_B3HW: Tensor | None = None,
         plate_3HW: Tensor | None = None,
         faces_B4: Tensor | None = None,
+        recalled: Recalled | None = None,
     ) -> Tensor:
         """One frame per batch item, (B, 3, H, W) in about [-1, 1]; smaller while `is_coarse`.
 
@@ -264,29 +278,38 @@ class Painter(nn.Module):
             previous_B3HW: the frames before in [-1, 1], zeros at the start, with that option.
             plate_3HW: the still background in [-1, 1], when compositing over one.
             faces_B4: face boxes in pixels, x1 <= x0 where absent.
+            recalled: exemplars, (B, K, ...), for a painter that looks at them.
         """
         size = (maps_BCHW.shape[2], maps_BCHW.shape[3])
-        given_BCHW = maps_BCHW
+        given = [maps_BCHW, *self.also_seen(recalled)]
         if previous_B3HW is not None:
-            same_size = F.interpolate(previous_B3HW, size, mode="bilinear")
-            given_BCHW = torch.cat([maps_BCHW, same_size], dim=1)
-        painted_BCHW = _padded(self.body, given_BCHW)
+            given.append(F.interpolate(previous_B3HW, size, mode="bilinear"))
+        painted_BCHW = _padded(self.body, torch.cat(given, dim=1))
         if self.is_coarse:
             shrunk = 2 ** len(self.body.encoders)  # pyright: ignore[reportArgumentType]
             size = (-(-size[0] // shrunk), -(-size[1] // shrunk))
         painted_BCHW = painted_BCHW[:, :, : size[0], : size[1]]
-        frames_B3HW = painted_BCHW[:, :3].tanh()
+        frames_B3HW = self.coloured(painted_BCHW, recalled)
         if self.background:
             if plate_3HW is None:
                 raise ValueError("this painter composites over a plate, and was given none")
             plate_B3HW = halved_to(plate_3HW[None], frames_B3HW)
             drawn_B1HW = maps_BCHW[:, -self.channels :].amax(dim=1, keepdim=True)
-            mask_B1HW = (painted_BCHW[:, 3:] + likely_subject(drawn_B1HW, size)).sigmoid()
+            mask_B1HW = (painted_BCHW[:, 3:4] + likely_subject(drawn_B1HW, size)).sigmoid()
             frames_B3HW = plate_B3HW + mask_B1HW * (frames_B3HW - plate_B3HW)
         if self.face is not None and faces_B4 is not None and not self.is_coarse:
             current_BCHW = maps_BCHW[:, -self.channels :]
             frames_B3HW = frames_B3HW + self.face(frames_B3HW, current_BCHW, faces_B4)
         return frames_B3HW
+
+    def also_seen(self, recalled: Recalled | None) -> list[Tensor]:
+        """What the network sees beside the maps: pictures (B, C, H, W)."""
+        return []
+
+    def coloured(self, painted_BCHW: Tensor, recalled: Recalled | None) -> Tensor:
+        """The subject (B, 3, H, W) from what the network made: colours, then the mask's logits
+        with a background, then what a kind of painter asked for."""
+        return painted_BCHW[:, :3].tanh()
 
 
 def likely_subject(drawn_B1HW: Tensor, size: tuple[int, int]) -> Tensor:

@@ -49,6 +49,7 @@ class Pix2PixHDObjective(Objective):
     def __init__(self, options: Pix2PixHDOptions, painter: Painter) -> None:
         self.options = options
         self.num_frames = options.window + options.num_made - 1
+        self.num_recalled = options.num_made if painter.slots else 0
         self.painter = painter
         self.judges = Judges(options, painter.channels)
         self.perceptual = _perceptual(options)
@@ -205,7 +206,8 @@ def paint(painter: Painter, options: Pix2PixHDOptions, batch: TrainBatch) -> Ten
     made = []
     for n in range(-options.num_made, 0):
         faces_B4 = None if faces_BT4 is None else faces_BT4[:, n]
-        frame = painter(windows_BNCHW[:, n], previous, batch.background_CHW, faces_B4)
+        recalled = batch.recalled and batch.recalled.each(lambda x, n=n: x[:, n])
+        frame = painter(windows_BNCHW[:, n], previous, batch.background_CHW, faces_B4, recalled)
         made.append(frame)
         previous = frame if options.previous else None
     return torch.stack(made, dim=1)

@@ -1,0 +1,144 @@
+"""Frames painted from the subject's own pixels: warp, blend, and invent only what was never seen.
+
+A generator that paints from nothing spends its training on learning a texture that the target's
+video already is. Here training frames are brought to the wanted pose by the conditioning's own
+correspondence (`Conditioning.warp_to`), and the network of pix2pixHD says where to take which of
+them, by how much to correct the warp, and what to paint where none of them helps: inside of the
+mouth, eyelids, hands, whatever was hidden.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vidsynth.blocks import warp
+from vidsynth.conditioning import FaceSequence, PoseSequence
+from vidsynth.kinds import Conditions, Recalled
+from vidsynth_plugins.pix2pixhd.generator import Pix2PixHD
+from vidsynth_plugins.pix2pixhd.networks import Painter
+from vidsynth_plugins.pix2pixhd.options import Pix2PixHDOptions, Stem, Upsampling
+
+# B batch, K exemplars, N = K + 1 with what is painted new, H, W pixels
+
+COPY_LOGITS = 2.0
+"""How sure the blend starts out of an exemplar that surely shows what is wanted."""
+FIRST_LOGITS = 1.0
+"""How much more it trusts the first one, which is most alike."""
+DETAIL_SHARPNESS = 10.0
+"""How much more decidedly detail is taken from one picture than colours are."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExemplarOptions(Pix2PixHDOptions):
+    """The network of pix2pixHD, small, since it has little left to invent.
+
+    Attributes:
+        exemplars: training frames that each frame is painted from.
+        gallery: training frames that the subject keeps to choose them from.
+        correction: the farthest that the network may move an exemplar's pixels beyond its warp,
+            as a share of the picture's height.
+    """
+
+    exemplars: int = 2
+    gallery: int = 256
+    correction: float = 0.05
+    filters: int = 32
+    downsamplings: int = 2
+    blocks: int = 6
+    stem: Stem = "shuffle"
+    upsampling: Upsampling = "smooth"
+    skips: bool = True
+    l1: float = 40.0
+    d_filters: int = 32
+    learning_rate: float = 5e-4
+
+    def __post_init__(self) -> None:
+        Pix2PixHDOptions.__post_init__(self)
+        for name in ("exemplars", "gallery"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
+        if self.local_enhancers:
+            raise ValueError("exemplar has no local enhancers; raise the size instead")
+
+
+class Exemplar(Pix2PixHD):
+    """Frames from conditioning and from frames of the target that were chosen for each of them."""
+
+    Options = ExemplarOptions
+    paper = ""
+    accepts = (PoseSequence, FaceSequence)
+    options: ExemplarOptions  # pyright: ignore[reportIncompatibleVariableOverride] - a narrower one
+
+    def _new_painter(self) -> Painter:
+        return ExemplarPainter(self.options, self.conditions)
+
+
+class ExemplarPainter(Painter):
+    """Blends K exemplars, each moved a little further, with what it paints itself."""
+
+    def __init__(self, options: ExemplarOptions, conditions: Conditions) -> None:
+        self.slots = options.exemplars
+        super().__init__(
+            options,
+            channels=conditions.channels,
+            background=options.background and conditions.background,
+            more_in=4 * options.exemplars,
+            more_out=3 * options.exemplars,
+        )
+        self.correction = options.correction
+
+    def also_seen(self, recalled: Recalled | None) -> list[Tensor]:
+        recalled = self._given(recalled)
+        copies_BK3HW = _warped(recalled, recalled.flow, "bilinear")
+        return [copies_BK3HW.flatten(1, 2), recalled.valid.flatten(1, 2)]
+
+    def coloured(self, painted_BCHW: Tensor, recalled: Recalled | None) -> Tensor:
+        recalled = self._given(recalled)
+        own_B3HW = painted_BCHW[:, :3].tanh()
+        logits_BKHW, moves_BCHW = painted_BCHW[:, -3 * self.slots :].tensor_split([self.slots], 1)
+        reach = self.correction * painted_BCHW.shape[2]
+        moves_BK2HW = reach * moves_BCHW.tanh().unflatten(1, (self.slots, 2))
+        copies_BK3HW = _warped(recalled, recalled.flow + moves_BK2HW, "bicubic")
+
+        first_K = torch.arange(self.slots, device=painted_BCHW.device) == 0
+        sure_BKHW = (COPY_LOGITS + FIRST_LOGITS * first_K[:, None, None]) * recalled.valid[:, :, 0]
+        logits_BNHW = F.pad(logits_BKHW + sure_BKHW, (0, 0, 0, 0, 0, 1))
+        return blended(torch.cat([copies_BK3HW, own_B3HW[:, None]], dim=1), logits_BNHW)
+
+    def _given(self, recalled: Recalled | None) -> Recalled:
+        if recalled is None or recalled.images.shape[1] != self.slots:
+            raise ValueError(f"this painter looks at {self.slots} exemplars of each frame")
+        return recalled
+
+
+def blended(pictures_BN3HW: Tensor, logits_BNHW: Tensor) -> Tensor:
+    """N pictures as one, (B, 3, H, W): colours are mixed, detail is chosen.
+
+    The mean of pictures that are not exactly aligned is blurred. So, after Burt and Adelson 1983
+    ("A multiresolution spline with application to image mosaics"), what is coarse is mixed softly,
+    and what is fine is taken from nearly one picture at each place.
+    """
+    coarse_BN3HW = _blurred(pictures_BN3HW)
+    soft_BNHW = logits_BNHW.softmax(dim=1)
+    decided_BNHW = (DETAIL_SHARPNESS * logits_BNHW).softmax(dim=1)
+    fine_BN3HW = pictures_BN3HW - coarse_BN3HW
+    return (soft_BNHW[:, :, None] * coarse_BN3HW + decided_BNHW[:, :, None] * fine_BN3HW).sum(dim=1)
+
+
+def _blurred(pictures_BN3HW: Tensor) -> Tensor:
+    """By 1-4-6-4-1 in both directions; borders repeat."""
+    channels = pictures_BN3HW.flatten(0, 2)[:, None]
+    taps = channels.new_tensor([1, 4, 6, 4, 1]) / 16
+    across = F.conv2d(F.pad(channels, (2, 2, 2, 2), mode="replicate"), taps.view(1, 1, 1, -1))
+    return F.conv2d(across, taps.view(1, 1, -1, 1)).view_as(pictures_BN3HW)
+
+
+def _warped(recalled: Recalled, flow_BK2HW: Tensor, mode: Literal["bilinear", "bicubic"]) -> Tensor:
+    """(B, K, 3, H, W)"""
+    images, flow = recalled.images.flatten(0, 1).float(), flow_BK2HW.flatten(0, 1).float()
+    return warp(images, flow, mode=mode).unflatten(0, flow_BK2HW.shape[:2])

@@ -1,0 +1,351 @@
+"""Where the pixels of one picture are found in another of the same person: dense warps.
+
+Batched, on any device, and differentiable in the points of both pictures; only which triangle of a
+face lies in front at each pixel is decided outside the graph.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vidsynth import bodies, faces
+from vidsynth.facemesh import load_face_mesh
+from vidsynth.raster import visible_triangles
+
+# T frames, N points, L limbs, F triangles, A anchors, H, W pixels; h, w those of a coarser grid
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Warp:
+    """How to bring one picture to the pose of another."""
+
+    flow_T2HW: Tensor
+    """x then y displacement in pixels, from a pixel of the pose that is wanted to where the known
+    picture shows the same: what `blocks.warp` takes."""
+    valid_T1HW: Tensor
+    """In [0, 1]: how sure it is that the known picture shows it at all."""
+
+
+# Faces
+
+FINE_PX = 192
+"""Pictures of at least this height have their mesh drawn at half the resolution: a flow is smooth."""
+SURE_SHRUNK = 0.5
+"""A triangle at least this share of its wanted area in the known picture is shown well enough."""
+AROUND = 0.5
+"""How sure anything beyond the mesh is: hair, neck and background have no landmarks."""
+SKULL_FROM = -3.0
+"""Centimetres: what of the face's outline lies above this is backed by skull."""
+SKULL_RINGS = ((1.4, 5.0),)
+"""Times the outline's size, and centimetres behind it."""
+_OUTSIDE_CELL = 8
+_EDGE_ANCHORS = 6
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Head:
+    """A face in a picture: its mesh, and the pose of the head that carries it."""
+
+    landmarks_TN3: Tensor
+    """N = 478: x and y in pixels; z smaller is nearer."""
+    rotation_T33: Tensor
+    """Canonical face to picture axes, as in `FaceSequence`."""
+    translation_T2: Tensor
+    """Pixels."""
+    scale_T: Tensor
+    """Pixels per centimetre."""
+
+    def carried(self, points_A3: Tensor) -> Tensor:
+        """Where points that are fixed to the head, in centimetres, appear: (T, A, 2) pixels."""
+        turned = points_A3 @ self.rotation_T33[:, :2].mT
+        return self.scale_T[:, None, None] * turned + self.translation_T2[:, None]
+
+
+def face_warp(known: Head, wanted: Head, height: int, width: int) -> Warp:
+    """From a face's mesh in two pictures.
+
+    On the mesh each triangle is an affine map. Around it displacements are interpolated from the
+    face's outline, a skull that moves rigidly with the head (ears, hair), and the picture's edge,
+    which stays (Shepard 1968, "A two-dimensional interpolation function for irregularly-spaced
+    data").
+
+    Args:
+        known: T frames of the picture that is there.
+        wanted: T frames of the pose that is wanted.
+        height, width: of both pictures.
+    """
+    known_TN3, wanted_TN3 = known.landmarks_TN3, wanted.landmarks_TN3
+    coarse = 2 if min(height, width) >= FINE_PX else 1
+    h, w = -(-height // coarse), -(-width // coarse)
+    inside_T2hw, sure_T1hw, covered_T1hw = _on_mesh(known_TN3, wanted_TN3, h, w, height, width)
+    around_T2hw = _around(known, wanted, h, w, height, width)
+    flow_T2hw = torch.where(covered_T1hw, inside_T2hw, around_T2hw)
+    sure_T1hw = torch.where(covered_T1hw, sure_T1hw, AROUND)
+    return _full_size(flow_T2hw, sure_T1hw, height, width)
+
+
+def _on_mesh(
+    known_TN3: Tensor, wanted_TN3: Tensor, h: int, w: int, height: int, width: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Displacement (T, 2, h, w) in pixels, certainty and coverage (T, 1, h, w)."""
+    device, triangles = wanted_TN3.device, _triangles()
+    corners_F3 = torch.from_numpy(triangles).to(device)
+    zoom = wanted_TN3.new_tensor([w / width, h / height, w / width])
+    drawn = (wanted_TN3.detach() * zoom).cpu().numpy()
+    shown = [visible_triangles(points, triangles, h, w) for points in drawn]
+    shown_Thw = torch.stack([torch.from_numpy(s) for s in shown]).to(device)
+
+    # Per triangle: the affine map from wanted to known pixels, and how much of it is shown.
+    frame = torch.arange(len(shown_Thw), device=device)[:, None, None]
+    wanted_TF32, known_TF32 = (p[:, corners_F3][..., :2] for p in (wanted_TN3, known_TN3))
+    wanted_TF22 = (wanted_TF32[:, :, 1:] - wanted_TF32[:, :, :1]).mT
+    known_TF22 = (known_TF32[:, :, 1:] - known_TF32[:, :, :1]).mT
+    area_TF, seen_area_TF = _determinant(wanted_TF22), _determinant(known_TF22)
+    area_TF = torch.where(area_TF.abs() < 1e-6, 1e-6, area_TF)
+    linear_TF22 = known_TF22 @ _adjugate(wanted_TF22) / area_TF[..., None, None]
+    offset_TF2 = known_TF32[:, :, 0] - (linear_TF22 @ wanted_TF32[:, :, 0, :, None])[..., 0]
+    sure_TF = (seen_area_TF / area_TF / SURE_SHRUNK).clamp(0, 1)
+
+    triangle_Thw = shown_Thw.clamp_min(0)
+    place_hw2 = _centres(h, w, height, width, wanted_TN3)
+    found_Thw2 = (linear_TF22[frame, triangle_Thw] @ place_hw2[..., None])[..., 0]
+    flow_Thw2 = found_Thw2 + offset_TF2[frame, triangle_Thw] - place_hw2
+    sure_T1hw = sure_TF[frame, triangle_Thw][:, None]
+    return flow_Thw2.permute(0, 3, 1, 2), sure_T1hw, (shown_Thw >= 0)[:, None]
+
+
+@cache
+def _triangles() -> NDArray[np.int64]:
+    """(F, 3): the face mesh, in which each eye is a fan round its iris, so that gaze follows."""
+    triangles = load_face_mesh().triangles.astype(np.int64)
+    fans = []
+    for lids, iris in ((faces.RIGHT_EYE, faces.RIGHT_IRIS), (faces.LEFT_EYE, faces.LEFT_IRIS)):
+        triangles = triangles[~np.isin(triangles, lids).all(axis=1)]
+        fans += [(iris[0], *side) for side in pairwise([*lids, lids[0]])]
+    return np.concatenate([triangles, np.array(fans)])
+
+
+def _determinant(matrix: Tensor) -> Tensor:
+    return matrix[..., 0, 0] * matrix[..., 1, 1] - matrix[..., 0, 1] * matrix[..., 1, 0]
+
+
+def _adjugate(matrix: Tensor) -> Tensor:
+    a, b, c, d = matrix.flatten(-2).unbind(-1)
+    return torch.stack([torch.stack([d, -b], -1), torch.stack([-c, a], -1)], -2)
+
+
+def _around(known: Head, wanted: Head, h: int, w: int, height: int, width: int) -> Tensor:
+    """Displacement beyond the mesh: (T, 2, h, w) pixels."""
+    outlines = [head.landmarks_TN3[:, list(faces.OVAL), :2] for head in (known, wanted)]
+    skull_A3 = _skull().to(outlines[0])
+    skulls = [head.carried(skull_A3) for head in (known, wanted)]
+    edge_TA2 = _edge(height, width, outlines[0]).expand(len(outlines[0]), -1, -1)
+    anchors = [outlines[1], skulls[1], edge_TA2]
+    moves = [outlines[0] - outlines[1], skulls[0] - skulls[1], torch.zeros_like(edge_TA2)]
+    at_TA2, move_TA2 = torch.cat(anchors, dim=1), torch.cat(moves, dim=1)
+
+    rows, columns = -(-h // _OUTSIDE_CELL) + 1, -(-w // _OUTSIDE_CELL) + 1
+    place_G2 = _centres(rows, columns, height, width, edge_TA2).flatten(0, 1)
+    nearness_TGA = 1 / (torch.cdist(place_G2.expand(len(at_TA2), -1, -1), at_TA2) + 1.0) ** 3
+    share_TGA = nearness_TGA / nearness_TGA.sum(dim=2, keepdim=True)
+    coarse = (share_TGA @ move_TA2).mT.unflatten(2, (rows, columns))
+    return F.interpolate(coarse, (h, w), mode="bilinear")
+
+
+@cache
+def _skull() -> Tensor:
+    """(A, 3) centimetres: rings round the upper face, further out and further back."""
+    outline = torch.from_numpy(load_face_mesh().vertices[list(faces.OVAL)])
+    upper = outline[outline[:, 1] > SKULL_FROM]
+    middle = outline.mean(dim=0)
+    rings = []
+    for grown, back in SKULL_RINGS:
+        ring = middle + grown * (upper - middle)
+        ring[:, 2] -= back
+        rings.append(ring)
+    return torch.cat(rings)
+
+
+def _edge(height: int, width: int, like: Tensor) -> Tensor:
+    """(A, 2) points along the picture's edge."""
+    along = torch.linspace(0, 1, _EDGE_ANCHORS + 1, device=like.device, dtype=like.dtype)[:-1]
+    zero, one = torch.zeros_like(along), torch.ones_like(along)
+    sides = [(along, zero), (one, along), (1 - along, one), (zero, 1 - along)]
+    unit = torch.cat([torch.stack(side, dim=-1) for side in sides])
+    return unit * unit.new_tensor([width, height])
+
+
+# Bodies
+
+_PARTS = (
+    # From, to, half width in torso lengths
+    (bodies.NECK, bodies.MID_EAR, 0.30),
+    (bodies.RIGHT_SHOULDER, bodies.RIGHT_ELBOW, 0.14),
+    (bodies.RIGHT_ELBOW, bodies.RIGHT_WRIST, 0.12),
+    (bodies.RIGHT_WRIST, bodies.RIGHT_PALM, 0.14),
+    (bodies.LEFT_SHOULDER, bodies.LEFT_ELBOW, 0.14),
+    (bodies.LEFT_ELBOW, bodies.LEFT_WRIST, 0.12),
+    (bodies.LEFT_WRIST, bodies.LEFT_PALM, 0.14),
+    (bodies.RIGHT_HIP, bodies.RIGHT_KNEE, 0.18),
+    (bodies.RIGHT_KNEE, bodies.RIGHT_ANKLE, 0.14),
+    (30, 32, 0.14),
+    (bodies.LEFT_HIP, bodies.LEFT_KNEE, 0.18),
+    (bodies.LEFT_KNEE, bodies.LEFT_ANKLE, 0.14),
+    (29, 31, 0.14),
+)
+_FROM, _TO, _HALF_WIDTHS = (list(column) for column in zip(*_PARTS, strict=True))
+_TORSO_HALF_WIDTH = 0.12
+NEARER = 12.0
+"""How much a torso length of depth decides between two limbs at one place."""
+_BODY_CELL = 4
+
+
+def body_warp(known_TN4: Tensor, wanted_TN4: Tensor, height: int, width: int) -> Warp:
+    """From a skeleton in two pictures: each limb is a similarity, the torso an affine map, and a
+    pixel follows the limbs that are near it, the nearer to the viewer the more.
+
+    Args:
+        known_TN4: joints and middles (38) of the picture that is there: x and y in its pixels,
+            depth in torso lengths (smaller is nearer), visibility in [0, 1].
+        wanted_TN4: those of the pose that is wanted.
+        height, width: of both pictures.
+    """
+    h, w = -(-height // _BODY_CELL), -(-width // _BODY_CELL)
+    place_P2 = _centres(h, w, height, width, wanted_TN4).flatten(0, 1)
+    wanted, known = _Body.of(wanted_TN4), _Body.of(known_TN4)
+    share_TLP, near_TP = wanted.shares(place_P2.expand(len(wanted_TN4), -1, -1))
+    # Where each limb would take each pixel, and their mean.
+    found_TLP2 = known.place(wanted.local(place_P2))
+    found_TP2 = (share_TLP[..., None] * found_TLP2).sum(dim=1)
+    # What another limb hides in the known picture is not found there.
+    other_TLP, near_there_TP = known.shares(found_TP2)
+    agreement_TP = (share_TLP * other_TLP).sum(dim=1) / (share_TLP**2).sum(dim=1)
+    seen_TP = (share_TLP * known.visible[..., None]).sum(dim=1)
+    sure_TP = near_TP * near_there_TP * agreement_TP.clamp(0, 1) * seen_TP
+    flow_T2hw = (found_TP2 - place_P2).mT.unflatten(2, (h, w))
+    return _full_size(flow_T2hw, sure_TP[:, None].unflatten(2, (h, w)), height, width)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Body:
+    """Frames of one skeleton as limbs, the torso last: origin, two axes, reach, depth."""
+
+    origin: Tensor
+    """(T, L, 2) pixels."""
+    axes: Tensor
+    """(T, L, 2, 2): columns are along the limb and across it, in pixels per unit."""
+    reach: Tensor
+    """(T, L) half width in pixels."""
+    ends: Tensor
+    """(T, L, 2, 2): from where to where, pixels."""
+    depth: Tensor
+    """(T, L) torso lengths."""
+    visible: Tensor
+    """(T, L) in [0, 1]."""
+
+    @staticmethod
+    def of(points_TN4: Tensor) -> _Body:
+        unit_T = _torso_lengths(points_TN4)[:, None]
+        start, end = points_TN4[:, _FROM], points_TN4[:, _TO]
+        along = end[..., :2] - start[..., :2]
+        # A limb seen end-on keeps a direction and some length.
+        length = along.norm(dim=2, keepdim=True)
+        least = 0.08 * unit_T[..., None]
+        along = along * ((length + least) / (length + 1e-6))
+        across = torch.stack([-along[..., 1], along[..., 0]], dim=-1)
+        across = across / across.norm(dim=2, keepdim=True).clamp_min(1e-6) * unit_T[..., None]
+
+        hips, neck = points_TN4[:, bodies.MID_HIP], points_TN4[:, bodies.NECK]
+        shoulders = points_TN4[:, bodies.RIGHT_SHOULDER] - points_TN4[:, bodies.LEFT_SHOULDER]
+        hip_line = points_TN4[:, bodies.RIGHT_HIP] - points_TN4[:, bodies.LEFT_HIP]
+        spine = (neck - hips)[:, :2]
+        side = (shoulders + hip_line)[:, :2] / 2
+        # Seen from the side a chest keeps a fifth of its width.
+        thin = (0.2 * unit_T - side.norm(dim=1, keepdim=True)).clamp_min(0)
+        normal = torch.stack([-spine[:, 1], spine[:, 0]], dim=-1)
+        normal = normal / normal.norm(dim=1, keepdim=True).clamp_min(1e-6)
+        facing = torch.where((normal * side).sum(dim=1, keepdim=True) < 0, -1.0, 1.0)
+        side = side + thin * facing * normal
+
+        widths = points_TN4.new_tensor(_HALF_WIDTHS)
+        ends = torch.stack([start[..., :2], end[..., :2]], dim=2)
+        trunk = torch.stack([hips[:, :2], neck[:, :2]], dim=1)[:, None]
+        trunk_reach = 0.5 * side.norm(dim=1, keepdim=True) + _TORSO_HALF_WIDTH * unit_T
+        seen = torch.minimum(start[..., 3], end[..., 3])
+        return _Body(
+            origin=torch.cat([start[..., :2], hips[:, None, :2]], dim=1),
+            axes=torch.cat(
+                [torch.stack([along, across], dim=-1), torch.stack([spine, side], dim=-1)[:, None]],
+                dim=1,
+            ),
+            reach=torch.cat([widths * unit_T, trunk_reach], dim=1),
+            ends=torch.cat([ends, trunk], dim=1),
+            # A chest is thick: what crosses it lies in front.
+            depth=torch.cat(
+                [(start[..., 2] + end[..., 2]) / 2, (hips[:, 2] + neck[:, 2])[:, None] / 2 + 0.1],
+                dim=1,
+            ),
+            visible=torch.cat([seen, torch.ones_like(seen[:, :1])], dim=1).clamp(0, 1),
+        )
+
+    def local(self, place_P2: Tensor) -> Tensor:
+        """Pixels in each limb's own axes: (T, L, 2, P)."""
+        area = _determinant(self.axes)
+        area = torch.where(area.abs() < 1e-6, 1e-6, area)
+        inverse = _adjugate(self.axes) / area[..., None, None]
+        return inverse @ (place_P2.mT - self.origin[..., None])
+
+    def place(self, local_TL2P: Tensor) -> Tensor:
+        """Back to pixels: (T, L, P, 2)."""
+        return (self.axes @ local_TL2P + self.origin[..., None]).mT
+
+    def shares(self, place_TP2: Tensor) -> tuple[Tensor, Tensor]:
+        """To which limb each pixel belongs, (T, L, P) summing to 1 over limbs; and how near the
+        body it is, (T, P) in [0, 1]."""
+        start, along = self.ends[:, :, 0], self.ends[:, :, 1] - self.ends[:, :, 0]
+        offset = place_TP2[:, None] - start[:, :, None]
+        part = (offset * along[:, :, None]).sum(dim=3)
+        part = (part / (along**2).sum(dim=2, keepdim=True).clamp_min(1e-6)).clamp(0, 1)
+        apart = (offset - part[..., None] * along[:, :, None]).square().sum(dim=3)
+        beyond = apart / self.reach[..., None] ** 2
+        closeness = -beyond.clamp(max=60.0)
+        nearest = beyond.amin(dim=1)
+        on_it = torch.exp(-(beyond - 1).clamp_min(0))  # depth decides only where limbs really are
+        score = closeness - NEARER * on_it * self.depth[..., None]
+        return score.softmax(dim=1), (2 - nearest.sqrt()).clamp(0, 1)
+
+
+def _torso_lengths(points_TN4: Tensor) -> Tensor:
+    """(T,) pixels."""
+    seen = points_TN4[..., [0, 1, 3]].detach().double().cpu().numpy()
+    return torch.from_numpy(bodies.torso_lengths(seen)).to(points_TN4)
+
+
+# Grids
+
+
+def _centres(rows: int, columns: int, height: int, width: int, like: Tensor) -> Tensor:
+    """(rows, columns, 2): x, y of the cells' centres in pixels of a (height, width) picture."""
+    y = (torch.arange(rows, device=like.device, dtype=like.dtype) + 0.5) * (height / rows)
+    x = (torch.arange(columns, device=like.device, dtype=like.dtype) + 0.5) * (width / columns)
+    return torch.stack(torch.broadcast_tensors(x, y[:, None]), dim=-1)
+
+
+def _full_size(flow_T2hw: Tensor, sure_T1hw: Tensor, height: int, width: int) -> Warp:
+    """At the picture's resolution; what would be read beyond its edge is not there."""
+    both = torch.cat([flow_T2hw, sure_T1hw], dim=1)
+    if both.shape[2:] != (height, width):
+        both = F.interpolate(both, (height, width), mode="bilinear")
+    flow_T2HW, sure_T1HW = both[:, :2], both[:, 2:]
+    place = _centres(height, width, height, width, flow_T2HW).permute(2, 0, 1) + flow_T2HW
+    limit = place.new_tensor([width, height])[:, None, None]
+    beyond = torch.maximum(-place, place - limit).amax(dim=1, keepdim=True)
+    return Warp(flow_T2HW, sure_T1HW * (1 - beyond).clamp(0, 1))

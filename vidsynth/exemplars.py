@@ -1,0 +1,182 @@
+"""Which frames of the subject's own video stand in for a frame that is to be made.
+
+A gallery is a small set of training frames that covers what the subject was seen doing. For a
+motion, each slot of exemplars follows a path through the gallery that trades likeness against
+switching, found over the whole film at once (Viterbi 1967), since every switch may show.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from vidsynth.conditioning import Conditioning, Exemplars
+from vidsynth.errors import BadSubject
+from vidsynth.files import writing
+
+# N images of the gallery, T frames, K exemplars of a frame, D features, H, W pixels
+
+IMAGES, SIGNAL = "exemplars.safetensors", "exemplars-signal.safetensors"
+
+APART_SECONDS = 1.0
+"""In training, an exemplar is at least so far from the frame that it stands in for."""
+SWITCHING = 2.0
+"""What changing an exemplar costs, in median distances of a frame to its nearest image."""
+FADE_FRAMES = 3
+"""Frames before and after a change over which an exemplar counts less."""
+_AT_ONCE = 1 << 24
+"""Numbers held while candidates are compared."""
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Gallery:
+    """What a subject keeps of its video to paint from."""
+
+    images: Tensor
+    """(N, 3, H, W) uint8: the generator's window."""
+    signal: Conditioning
+    """N frames, in pixels of the window."""
+    pts: Tensor
+    """(N,) float64 seconds in the target."""
+
+    def recall(self, motion: Conditioning, plan: Plan, device: torch.device | str) -> Exemplars:
+        """The planned images of each frame of `motion` (T), and their warps to it."""
+        frames, slots = plan.chosen.shape
+        known = self.signal[plan.chosen.flatten()]
+        wanted = motion[torch.arange(frames).repeat_interleave(slots)]
+        warp = known.warp_to(wanted, *self.images.shape[2:], device=device)
+        valid = warp.valid_T1HW.unflatten(0, (frames, slots))
+        return Exemplars(
+            images=self.images,
+            chosen=plan.chosen,
+            flow=warp.flow_T2HW.unflatten(0, (frames, slots)),
+            valid=valid * plan.strength.to(valid)[:, :, None, None, None],
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write two files into a subject's folder."""
+        with writing(folder / IMAGES) as temporary:
+            save_file(
+                {"images": self.images.contiguous()},
+                temporary,
+                {"pts": json.dumps(self.pts.tolist())},
+            )
+        with writing(folder / SIGNAL) as temporary:
+            self.signal.save(temporary)
+
+    @staticmethod
+    def load(folder: Path, kind: type[Conditioning]) -> Gallery:
+        """Read it back. Raises BadSubject."""
+        try:
+            with safe_open(folder / IMAGES, "pt") as file:
+                images = file.get_tensor("images")
+                pts = torch.tensor(json.loads(file.metadata()["pts"]), dtype=torch.float64)
+            signal = kind.load(folder / SIGNAL)
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            raise BadSubject(
+                f"the exemplars in {folder} are missing or damaged ({error}); train the subject "
+                "again"
+            ) from error
+        return Gallery(images=images, signal=signal, pts=pts)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """Which images of a gallery each frame is made from."""
+
+    chosen: Tensor
+    """(T, K) int64."""
+    strength: Tensor
+    """(T, K) float32 in (0, 1]: how much each counts; less round a change."""
+
+    def __getitem__(self, key: slice | Tensor) -> Plan:
+        return Plan(self.chosen[key], self.strength[key])
+
+
+def cover(features: Tensor, count: int) -> Tensor:
+    """`count` of N rows (N, D) that leave no row far from all of them: sorted indices.
+
+    The first is nearest to the mean; each next one is the farthest from those before (Gonzalez
+    1985, "Clustering to minimize the maximum intercluster distance").
+    """
+    count = min(count, len(features))
+    far = (features - features.mean(dim=0)).square().sum(dim=1)
+    taken = [int(far.argmin())]
+    far = (features - features[taken[0]]).square().sum(dim=1)
+    for _ in range(count - 1):
+        taken.append(int(far.argmax()))
+        far = torch.minimum(far, (features - features[taken[-1]]).square().sum(dim=1))
+    return torch.tensor(sorted(taken))
+
+
+def plan(gallery: Gallery, motion: Conditioning, slots: int, *, at: Tensor | None = None) -> Plan:
+    """Choose `slots` images for every frame of a motion, steadily in time.
+
+    The first slot is most alike; each next one is most alike where those before are not, so that
+    one may show the eyes and another the mouth.
+
+    Args:
+        gallery: the images.
+        motion: T frames.
+        slots: K.
+        at: (T,) seconds in the target, for frames of the target itself: images within
+            APART_SECONDS are not taken, where there are others.
+    """
+    wanted, known = motion.features(), gallery.signal.features()
+    barred = torch.zeros(len(wanted), len(known), dtype=torch.bool)
+    if at is not None:
+        barred = (at[:, None] - gallery.pts).abs() < APART_SECONDS
+        barred[barred.all(dim=1)] = False
+    step = max(1, _AT_ONCE // max(1, known.numel()))
+    left = torch.full_like(wanted, torch.inf)
+    chosen: list[Tensor] = []
+    for _ in range(min(slots, len(known))):
+        costs = []
+        for start in range(0, len(wanted), step):
+            span = slice(start, start + step)
+            apart_TND = (wanted[span, None] - known).square()
+            costs.append(torch.minimum(apart_TND, left[span, None]).sum(dim=2))
+        cost_TN = torch.cat(costs)
+        for taken in chosen:
+            cost_TN[torch.arange(len(wanted)), taken] = torch.inf
+        cost_TN[barred] = torch.inf
+        cost_TN[cost_TN.isinf().all(dim=1)] = 0.0  # a gallery smaller than the slots: any will do
+        path = _steady_path(cost_TN)
+        chosen.append(path)
+        left = torch.minimum(left, (wanted - known[path]).square())
+    while len(chosen) < slots:
+        chosen.append(chosen[-1])
+    return Plan(torch.stack(chosen, dim=1), torch.stack([_fades(c) for c in chosen], dim=1))
+
+
+def _steady_path(cost_TN: Tensor) -> Tensor:
+    """(T,) indices of the path of least cost, each change costing SWITCHING medians."""
+    best = cost_TN.amin(dim=1)
+    price = SWITCHING * float(best.median())
+    total, back = cost_TN[0], []
+    for cost_N in cost_TN[1:]:
+        cheapest = total.argmin()
+        changed = total[cheapest] + price
+        change = total > changed
+        back.append(torch.where(change, cheapest, torch.arange(len(total))))
+        total = torch.where(change, changed, total) + cost_N
+    path = [total.argmin()]
+    for pointers in reversed(back):
+        path.append(pointers[path[-1]])
+    return torch.stack(path[::-1])
+
+
+def _fades(chosen_T: Tensor) -> Tensor:
+    """(T,) float32: 1, and less within FADE_FRAMES of a change."""
+    frame = torch.arange(len(chosen_T), dtype=torch.float32)
+    changes = (chosen_T[1:] != chosen_T[:-1]).nonzero()[:, 0] + 0.5
+    if not len(changes):
+        return torch.ones(len(chosen_T))
+    apart = (frame[:, None] - changes).abs().amin(dim=1)
+    return ((apart + 0.5) / (FADE_FRAMES + 1)).clamp(max=1.0)
