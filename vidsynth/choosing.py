@@ -23,6 +23,7 @@ FACE_SHARE = 0.2
 
 def choose_recipe(
     name: str | None,
+    preset: str | None,
     generator: str | None,
     size: int | None,
     person: int | None,
@@ -35,7 +36,7 @@ def choose_recipe(
     if name is None:
         name = _suitable_recipe(target)
         reporter.say(f"{target.name}: using the {name} recipe (--recipe chooses another)")
-    recipe = load_recipe(name)
+    recipe = load_recipe(name).at_preset(preset or "standard")
     changes = nested(settings)
     if generator is not None:
         changes = options.merge(changes, {"generator": {"plugin": generator}})

@@ -234,8 +234,8 @@ class PoseSequence(Conditioning):
     def features(self) -> Tensor:
         return bodies.features(self)
 
-    def warp_to(
-        self, other: Self, height: int, width: int, *, device: torch.device | str = "cpu"
+    def warp_to(  # pyright: ignore[reportIncompatibleMethodOverride] - Self, as declared
+        self, other: PoseSequence, height: int, width: int, *, device: torch.device | str = "cpu"
     ) -> Warp:
         known, wanted = (
             bodies.points_in_space(pose, height, width).to(device) for pose in (self, other)
@@ -314,8 +314,8 @@ class FaceSequence(Conditioning):
     def features(self) -> Tensor:
         return faces.features(self)
 
-    def warp_to(
-        self, other: Self, height: int, width: int, *, device: torch.device | str = "cpu"
+    def warp_to(  # pyright: ignore[reportIncompatibleMethodOverride] - Self, as declared
+        self, other: FaceSequence, height: int, width: int, *, device: torch.device | str = "cpu"
     ) -> Warp:
         known, wanted = (face._head(height, width, device) for face in (self, other))
         return correspondence.face_warp(known, wanted, height, width)

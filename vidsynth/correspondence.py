@@ -37,7 +37,7 @@ class Warp:
 # Faces
 
 FINE_PX = 192
-"""Pictures of at least this height have their mesh drawn at half the resolution: a flow is smooth."""
+"""Larger pictures have their mesh drawn at half the resolution: a flow is smooth."""
 SURE_SHRUNK = 0.5
 """A triangle at least this share of its wanted area in the known picture is shown well enough."""
 AROUND = 0.5
@@ -203,14 +203,17 @@ _PARTS = (
 )
 _FROM, _TO, _HALF_WIDTHS = (list(column) for column in zip(*_PARTS, strict=True))
 _TORSO_HALF_WIDTH = 0.12
-NEARER = 12.0
+NEARER = 4.0
 """How much a torso length of depth decides between two limbs at one place."""
+STIFFNESS = 6.0
+"""How decidedly a pixel follows the limb that it is nearest to, in its half widths."""
 _BODY_CELL = 4
 
 
 def body_warp(known_TN4: Tensor, wanted_TN4: Tensor, height: int, width: int) -> Warp:
     """From a skeleton in two pictures: each limb is a similarity, the torso an affine map, and a
-    pixel follows the limbs that are near it, the nearer to the viewer the more.
+    pixel follows the limbs that are near it, the nearer to the viewer the more. Beyond the body
+    nothing moves.
 
     Args:
         known_TN4: joints and middles (38) of the picture that is there: x and y in its pixels,
@@ -229,8 +232,11 @@ def body_warp(known_TN4: Tensor, wanted_TN4: Tensor, height: int, width: int) ->
     other_TLP, near_there_TP = known.shares(found_TP2)
     agreement_TP = (share_TLP * other_TLP).sum(dim=1) / (share_TLP**2).sum(dim=1)
     seen_TP = (share_TLP * known.visible[..., None]).sum(dim=1)
-    sure_TP = near_TP * near_there_TP * agreement_TP.clamp(0, 1) * seen_TP
-    flow_T2hw = (found_TP2 - place_P2).mT.unflatten(2, (h, w))
+    on_body_TP = near_there_TP * agreement_TP.clamp(0, 1) * seen_TP
+    # Beyond the body the scene stays, and is seen where the body was not.
+    _, hidden_TP = known.shares(place_P2.expand(len(wanted_TN4), -1, -1))
+    sure_TP = near_TP * on_body_TP + (1 - near_TP) * (1 - hidden_TP) * AROUND
+    flow_T2hw = (near_TP[..., None] * (found_TP2 - place_P2)).mT.unflatten(2, (h, w))
     return _full_size(flow_T2hw, sure_TP[:, None].unflatten(2, (h, w)), height, width)
 
 
@@ -316,7 +322,7 @@ class _Body:
         part = (part / (along**2).sum(dim=2, keepdim=True).clamp_min(1e-6)).clamp(0, 1)
         apart = (offset - part[..., None] * along[:, :, None]).square().sum(dim=3)
         beyond = apart / self.reach[..., None] ** 2
-        closeness = -beyond.clamp(max=60.0)
+        closeness = -STIFFNESS * beyond.clamp(max=20.0)
         nearest = beyond.amin(dim=1)
         on_it = torch.exp(-(beyond - 1).clamp_min(0))  # depth decides only where limbs really are
         score = closeness - NEARER * on_it * self.depth[..., None]

@@ -26,8 +26,8 @@ IMAGES, SIGNAL = "exemplars.safetensors", "exemplars-signal.safetensors"
 
 APART_SECONDS = 1.0
 """In training, an exemplar is at least so far from the frame that it stands in for."""
-SWITCHING = 2.0
-"""What changing an exemplar costs, in median distances of a frame to its nearest image."""
+SWITCHING = 4.0
+"""What changing an exemplar costs, in median distances between neighbours in the gallery."""
 FADE_FRAMES = 3
 """Frames before and after a change over which an exemplar counts less."""
 _AT_ONCE = 1 << 24
@@ -133,6 +133,8 @@ def plan(gallery: Gallery, motion: Conditioning, slots: int, *, at: Tensor | Non
     if at is not None:
         barred = (at[:, None] - gallery.pts).abs() < APART_SECONDS
         barred[barred.all(dim=1)] = False
+    # Of the gallery, not of the motion: a part of a film is then made like the whole.
+    price = SWITCHING * _spacing(known)
     step = max(1, _AT_ONCE // max(1, known.numel()))
     left = torch.full_like(wanted, torch.inf)
     chosen: list[Tensor] = []
@@ -147,7 +149,7 @@ def plan(gallery: Gallery, motion: Conditioning, slots: int, *, at: Tensor | Non
             cost_TN[torch.arange(len(wanted)), taken] = torch.inf
         cost_TN[barred] = torch.inf
         cost_TN[cost_TN.isinf().all(dim=1)] = 0.0  # a gallery smaller than the slots: any will do
-        path = _steady_path(cost_TN)
+        path = _steady_path(cost_TN, price)
         chosen.append(path)
         left = torch.minimum(left, (wanted - known[path]).square())
     while len(chosen) < slots:
@@ -155,10 +157,16 @@ def plan(gallery: Gallery, motion: Conditioning, slots: int, *, at: Tensor | Non
     return Plan(torch.stack(chosen, dim=1), torch.stack([_fades(c) for c in chosen], dim=1))
 
 
-def _steady_path(cost_TN: Tensor) -> Tensor:
-    """(T,) indices of the path of least cost, each change costing SWITCHING medians."""
-    best = cost_TN.amin(dim=1)
-    price = SWITCHING * float(best.median())
+def _spacing(features: Tensor) -> float:
+    """Median squared distance of a row (N, D) to the nearest other one."""
+    if len(features) < 2:
+        return 0.0
+    apart = torch.cdist(features, features).square()
+    return float(apart.fill_diagonal_(torch.inf).amin(dim=1).median())
+
+
+def _steady_path(cost_TN: Tensor, price: float) -> Tensor:
+    """(T,) indices of the path of least cost, each change costing `price`."""
     total, back = cost_TN[0], []
     for cost_N in cost_TN[1:]:
         cheapest = total.argmin()

@@ -52,6 +52,7 @@ def transfer(
     output: str | Path,
     *,
     recipe: str | None = None,
+    preset: str | None = None,
     generator: str | None = None,
     size: int | None = None,
     budget: float | None = None,
@@ -76,6 +77,7 @@ def transfer(
         target: the video of the person that is driven.
         output: the file to write, with the source's timing.
         recipe: a recipe's name or file; by default dance or face, as the target asks.
+        preset: "draft", "standard" (the default) or "studio": size and time of training.
         generator: a generator plugin instead of the recipe's.
         size: shorter side of the output in pixels.
         budget: seconds to train, earlier training of the same subject included.
@@ -106,7 +108,9 @@ def transfer(
             f"source and target are both {source}: there is nothing to transfer; give two videos "
             "(to see how well a subject is reproduced, use vidsynth train and vidsynth render)"
         )
-    chosen = choose_recipe(recipe, generator, size, person, settings, target, device, reporter)
+    chosen = choose_recipe(
+        recipe, preset, generator, size, person, settings, target, device, reporter
+    )
     extractor, _ = resolved_plugins(chosen)
     devices.choose(device)
     # What is wrong with the source is said now, not after the training; the tracking is kept.
@@ -141,6 +145,7 @@ def train(
     output: str | Path,
     *,
     recipe: str | None = None,
+    preset: str | None = None,
     generator: str | None = None,
     size: int | None = None,
     budget: float | None = None,
@@ -158,7 +163,9 @@ def train(
     reporter = reporter or Reporter()
     target = Path(target)
     video.probe(target)
-    chosen = choose_recipe(recipe, generator, size, person, settings, target, device, reporter)
+    chosen = choose_recipe(
+        recipe, preset, generator, size, person, settings, target, device, reporter
+    )
     return fit(
         target, Path(output), chosen, budget, steps, device=device, seed=seed, reporter=reporter
     )

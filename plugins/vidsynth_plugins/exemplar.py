@@ -25,11 +25,11 @@ from vidsynth_plugins.pix2pixhd.options import Pix2PixHDOptions, Stem, Upsamplin
 
 # B batch, K exemplars, N = K + 1 with what is painted new, H, W pixels
 
-COPY_LOGITS = 2.0
+COPY_LOGITS = 0.5
 """How sure the blend starts out of an exemplar that surely shows what is wanted."""
-FIRST_LOGITS = 1.0
+FIRST_LOGITS = 0.5
 """How much more it trusts the first one, which is most alike."""
-DETAIL_SHARPNESS = 10.0
+DETAIL_SHARPNESS = 6.0
 """How much more decidedly detail is taken from one picture than colours are."""
 
 
@@ -53,7 +53,7 @@ class ExemplarOptions(Pix2PixHDOptions):
     stem: Stem = "shuffle"
     upsampling: Upsampling = "smooth"
     skips: bool = True
-    l1: float = 40.0
+    l1: float = 20.0
     d_filters: int = 32
     learning_rate: float = 5e-4
 

@@ -93,7 +93,7 @@ def measured(settings: Settings, device: torch.device, reporter: Reporter) -> It
     with workshop() as folder:
         if settings.clip is not None:
             recipe = choose_recipe(
-                None, None, settings.size, None, (), settings.clip, str(device), reporter
+                None, None, None, settings.size, None, (), settings.clip, str(device), reporter
             )
             yield from _contest(settings.clip, recipe, settings, folder, device, reporter)
             return

@@ -41,6 +41,11 @@ _OPTIONS: dict[str, Decorator] = {
     "recipe": click.option(
         "--recipe", metavar="NAME|FILE", help="Recipe; by default dance or face, as the video asks."
     ),
+    "preset": click.option(
+        "--preset",
+        metavar="NAME",
+        help="draft (a minute), standard (the default) or studio (the best); sets size and time.",
+    ),
     "generator": click.option(
         "--generator", metavar="NAME", help="Generator plugin; by default the recipe's."
     ),

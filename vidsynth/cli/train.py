@@ -13,7 +13,7 @@ from vidsynth.cli.common import FILE, job_options, running
 @click.command()
 @click.argument("target", type=FILE)
 @click.option("-o", "--output", type=FILE, required=True, help="Subject folder to write.")
-@job_options("recipe", "generator", "size", "budget", "steps", "person", "device", "seed")
+@job_options("recipe", "preset", "generator", "size", "budget", "steps", "person", "device", "seed")
 @job_options("settings", "debug")
 def train(target: Path, output: Path, **options: Any) -> None:
     """Learn how the person in TARGET looks, into a subject folder for `vidsynth render`.

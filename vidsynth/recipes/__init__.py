@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -34,10 +34,23 @@ class Recipe:
     generator_options: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
     retarget: Mapping[str, Any] = field(default_factory=dict)
+    presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Name -> what it changes, in the nested form of a recipe file."""
+
+    def at_preset(self, name: str) -> Recipe:
+        """The recipe as this preset changes it, without presets.
+
+        "standard" is the recipe itself where it says nothing else. Raises UnknownName.
+        """
+        names = ["standard", *(n for n in self.presets if n != "standard")]
+        if name not in names:
+            raise UnknownName.among(f"preset of recipe {self.name!r}", name, names)
+        return replace(self, presets={}).with_overrides(self.presets.get(name, {}))
 
     def to_dict(self) -> dict[str, Any]:
         """The nested form of a recipe file, less the name."""
-        return {
+        presets = {"presets": {n: dict(p) for n, p in self.presets.items()}} if self.presets else {}
+        return presets | {
             "summary": self.summary,
             "size": self.size,
             "extractor": {"plugin": self.extractor, **self.extractor_options},
@@ -103,7 +116,7 @@ def _read(path: Path) -> str:
         ) from error
 
 
-_SECTIONS = ("extractor", "generator", "training", "retarget")
+_SECTIONS = ("extractor", "generator", "training", "retarget", "presets")
 
 
 def _from_dict(name: str, values: Mapping[str, Any], *, where: str) -> Recipe:
@@ -131,6 +144,7 @@ def _from_dict(name: str, values: Mapping[str, Any], *, where: str) -> Recipe:
         generator_options=generator,
         training=dict(values.get("training", {})),
         retarget=dict(values.get("retarget", {})),
+        presets=dict(values.get("presets", {})),
     )
 
 

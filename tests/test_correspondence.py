@@ -1,0 +1,245 @@
+"""Warps between two pictures of one person, against closed forms and the worlds' own films."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from vidsynth import bodies, faces, scores
+from vidsynth.blocks import warp
+from vidsynth.clip import Clip
+from vidsynth.conditioning import FaceSequence, LabelMaps, PoseSequence
+from vidsynth.correspondence import AROUND, Head, Warp, face_warp
+from vidsynth.testing import nodding_face, waving_person
+from vidsynth.worlds import WORLDS
+
+# T frames, H, W pixels
+
+HEIGHT, WIDTH = 96, 80
+
+
+def centres(height: int = HEIGHT, width: int = WIDTH) -> Tensor:
+    """(2, H, W): x and y of the pixels' centres."""
+    y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
+    return torch.stack([x, y])
+
+
+def on_face(face: FaceSequence) -> Tensor:
+    """(T, 1, H, W) bool: pixels of the mesh."""
+    return face.draw(HEIGHT, WIDTH)[:, 5:] > 0
+
+
+def moved(face: FaceSequence, linear: Tensor, offset: Tensor) -> FaceSequence:
+    """The same face after an affine change of the picture."""
+    points = face.landmarks.clone()
+    points[..., :2] = points[..., :2] @ linear.mT + offset
+    return replace(face, landmarks=points, translation=face.translation @ linear.mT + offset)
+
+
+@pytest.mark.parametrize("height", [96, 240])
+@pytest.mark.parametrize("kind", [nodding_face, waving_person])
+def test_to_itself_nothing_moves(kind, height: int) -> None:
+    signal = kind(3, height, height)
+    found = signal.warp_to(signal, height, height)
+    assert found.flow_T2HW.shape == (3, 2, height, height)
+    assert found.valid_T1HW.shape == (3, 1, height, height)
+    assert float(found.flow_T2HW.abs().max()) < 1e-3
+
+
+def test_on_a_face_an_affine_change_is_found_exactly() -> None:
+    face = nodding_face(2, HEIGHT, WIDTH)
+    linear, offset = torch.tensor([[0.9, -0.1], [0.15, 1.1]]), torch.tensor([3.0, -5.0])
+    found = face.warp_to(moved(face, linear, offset), HEIGHT, WIDTH)
+    inside = on_face(moved(face, linear, offset))
+    place = centres()
+    there = torch.linalg.solve(linear, (place.flatten(1) - offset[:, None])).view_as(place)
+    expected = (there - place).expand(2, -1, -1, -1)
+    wrong = (found.flow_T2HW - expected).abs() * inside
+    assert float(wrong.max()) < 1e-3
+    assert float(found.valid_T1HW[inside].min()) > 0.9
+
+
+def test_a_warped_picture_is_the_moved_picture() -> None:
+    face = nodding_face(1, HEIGHT, WIDTH)
+    there = moved(face, torch.eye(2), torch.tensor([4.0, 2.0]))
+    picture = centres()[None] / HEIGHT  # a picture of its own coordinates
+    found = warp(picture, face.warp_to(there, HEIGHT, WIDTH).flow_T2HW)
+    expected = picture - torch.tensor([4.0, 2.0])[None, :, None, None] / HEIGHT
+    wrong = (found - expected).abs() * on_face(there)
+    assert float(wrong.max()) < 1e-3
+
+
+def test_hair_moves_with_the_head_and_the_pictures_edge_stays() -> None:
+    face = nodding_face(1, HEIGHT, WIDTH)
+    shift = torch.tensor([6.0, 0.0])
+    flow = face.warp_to(moved(face, torch.eye(2), shift), HEIGHT, WIDTH).flow_T2HW[0]
+    top = float(face.landmarks[0, faces.OVAL[0], 1])
+    middle = round(float(face.translation[0, 0]) + 6)
+    hair = flow[:, round(top) - 3, middle]
+    assert float(hair[0]) == pytest.approx(-6.0, abs=0.7)
+    corners = flow[:, [0, 0, -1, -1], [0, -1, 0, -1]]
+    assert float(corners.abs().max()) < 2.0
+
+
+def test_what_a_closed_mouth_hides_is_not_sure() -> None:
+    closed = nodding_face(1, HEIGHT, WIDTH)
+    points = closed.landmarks.clone()
+    between = points[0, list(faces.LIPS_INNER), 1].mean()
+    points[:, points[0, :, 1] > between, 1] += 8.0
+    opened = replace(closed, landmarks=points)
+    mouth = points[0, list(faces.LIPS_INNER), :2].mean(0).long()
+    sure = closed.warp_to(opened, HEIGHT, WIDTH).valid_T1HW[0, 0]
+    back = opened.warp_to(closed, HEIGHT, WIDTH).valid_T1HW[0, 0]
+    assert float(sure[mouth[1], mouth[0]]) < 0.4
+    cheek = points[0, 50, :2].long()
+    assert float(sure[cheek[1], cheek[0]]) == pytest.approx(1.0, abs=1e-3)
+    assert float(back[cheek[1], cheek[0]]) == pytest.approx(1.0, abs=1e-3)
+    assert float(sure[2, 2]) == pytest.approx(AROUND, abs=0.01)
+
+
+def test_gaze_follows_the_iris() -> None:
+    ahead = nodding_face(1, 240, 240)
+    points = ahead.landmarks.clone()
+    points[:, list(faces.RIGHT_IRIS), 0] += 2.0
+    aside = replace(ahead, landmarks=points)
+    x, y = points[0, faces.RIGHT_IRIS[0], :2].tolist()
+    flow = ahead.warp_to(aside, 240, 240).flow_T2HW[0]
+    assert float(flow[0, int(y), int(x)]) == pytest.approx(-2.0, abs=0.7)
+    x, y = points[0, faces.LEFT_IRIS[0], :2].tolist()
+    assert float(flow[0, int(y), int(x)]) == pytest.approx(0.0, abs=1e-3)
+
+
+def test_a_face_warp_is_differentiable_in_both_pictures() -> None:
+    face = nodding_face(1, 64, 64)
+    weights = on_face(face)[..., :64, :64].double()
+    pose = (face.rotation.double(), face.translation.double(), face.scale.double())
+
+    def total(known: Tensor, wanted: Tensor) -> Tensor:
+        found = face_warp(Head(known, *pose), Head(wanted, *pose), 64, 64)
+        return (found.flow_T2HW * torch.sin(centres(64, 64)) * weights[..., :64, :64]).sum()
+
+    weights = face.draw(64, 64)[:, 5:].double() / 255
+    known = face.landmarks.double().requires_grad_()
+    wanted = (face.landmarks.double() + 0.01).requires_grad_()
+    total(known, wanted).backward()
+    assert known.grad is not None and wanted.grad is not None
+    step = 1e-4
+    for points, grad, other in ((known, known.grad, 0), (wanted, wanted.grad, 1)):
+        shifted = points.detach().clone()
+        shifted[0, 50, 0] += step
+        pair = (shifted, wanted.detach()) if other == 0 else (known.detach(), shifted)
+        slope = (total(*pair) - total(known.detach(), wanted.detach())) / step
+        assert float(slope) == pytest.approx(float(grad[0, 50, 0]), rel=0.02, abs=1e-3)
+
+
+# Bodies
+
+
+def person(num_frames: int = 1) -> PoseSequence:
+    return waving_person(num_frames, HEIGHT * 2, WIDTH * 2)
+
+
+def body_flow(known: PoseSequence, wanted: PoseSequence) -> Warp:
+    return known.warp_to(wanted, HEIGHT * 2, WIDTH * 2)
+
+
+def with_joints(pose: PoseSequence, joints: dict[int, tuple[float, float]]) -> PoseSequence:
+    points = pose.keypoints.clone()
+    for joint, place in joints.items():
+        points[:, 0, joint, :2] = torch.tensor(place)
+    return replace(pose, keypoints=points)
+
+
+def test_a_body_that_moves_or_grows_takes_its_pixels_along() -> None:
+    known = person()
+    points = known.keypoints.clone()
+    points[..., :2] = points[..., :2] * 1.2 + torch.tensor([-12.0, -20.0])
+    wanted = replace(known, keypoints=points)
+    found = body_flow(known, wanted)
+    place = centres(HEIGHT * 2, WIDTH * 2)
+    expected = (place - torch.tensor([-12.0, -20.0])[:, None, None]) / 1.2 - place
+    sure = found.valid_T1HW[0, 0] > 0.999
+    sure[[0, 1, -2, -1]] = False  # half a cell of the coarse grid
+    assert int(sure.sum()) > 1000
+    assert float((found.flow_T2HW[0] - expected).abs()[:, sure].max()) < 0.05
+
+
+def test_a_raised_arm_is_fetched_from_where_it_hung() -> None:
+    known = person()
+    wrist, elbow = bodies.LEFT_WRIST, bodies.LEFT_ELBOW
+    shoulder = known.keypoints[0, 0, bodies.LEFT_SHOULDER, :2]
+    hung = known.keypoints[0, 0, wrist, :2]
+    raised_elbow = (shoulder + torch.tensor([14.0, -20.0])).tolist()
+    raised_wrist = (shoulder + torch.tensor([18.0, -42.0])).tolist()
+    hand = dict.fromkeys((17, 19, 21), (raised_wrist[0] + 1, raised_wrist[1] - 6))
+    wanted = with_joints(known, {elbow: raised_elbow, wrist: raised_wrist, **hand})
+    found = body_flow(known, wanted)
+    x, y = (int(v) for v in (torch.tensor(raised_elbow) + torch.tensor(raised_wrist)) / 2)
+    there = centres(HEIGHT * 2, WIDTH * 2)[:, y, x] + found.flow_T2HW[0, :, y, x]
+    forearm = (known.keypoints[0, 0, elbow, :2] + hung) / 2
+    assert float((there - forearm).norm()) < 2.5
+    assert float(found.valid_T1HW[0, 0, y, x]) > 0.6
+    # Beyond the body the scene stays; where the arm hung it was hidden.
+    assert float(found.flow_T2HW[0, :, 5, 5].abs().max()) == 0.0
+    assert float(found.valid_T1HW[0, 0, 5, 5]) == pytest.approx(AROUND)
+    assert float(found.valid_T1HW[0, 0, int(forearm[1]), int(forearm[0]) + 3]) < 0.3
+
+
+def test_of_two_limbs_at_one_place_the_nearer_is_shown_and_the_hidden_one_is_not_sure() -> None:
+    plain = person()
+    chest = plain.keypoints[0, 0, list((11, 12, 23, 24)), :2].mean(0)
+    across = {
+        bodies.LEFT_ELBOW: (float(chest[0]) + 10, float(chest[1]) + 6),
+        bodies.LEFT_WRIST: (float(chest[0]) - 8, float(chest[1])),
+    }
+    depth = plain.world.clone()
+    for joint in (13, 15, 17, 19, 21):
+        depth[:, 0, joint, 2] = -0.3
+    before = replace(with_joints(plain, across), world=depth)
+    x, y = int(chest[0]), int(chest[1]) + 2
+    # The arm is before the chest: its pixels come from the arm that hangs beside it.
+    to_front = body_flow(plain, before)
+    there = centres(HEIGHT * 2, WIDTH * 2)[:, y, x] + to_front.flow_T2HW[0, :, y, x]
+    elbow, wrist = plain.keypoints[0, 0, [13, 15], :2]
+    along = ((there - elbow) @ (wrist - elbow)) / (wrist - elbow).square().sum()
+    assert 0.0 < float(along) < 1.2
+    assert float((there - (elbow + along * (wrist - elbow))).norm()) < 8
+    # The other way round the chest is wanted, and the arm hides it.
+    to_plain = body_flow(before, plain)
+    assert float(to_plain.valid_T1HW[0, 0, y, x]) < 0.4
+    assert float(to_plain.valid_T1HW[0, 0, y + 24, x]) > 0.6
+
+
+def test_kinds_without_a_correspondence_say_so() -> None:
+    labels = LabelMaps(labels=torch.zeros(1, 8, 8, dtype=torch.uint8), num_classes=2)
+    with pytest.raises(ValueError, match="labels offers no correspondence"):
+        labels.warp_to(labels, 8, 8)
+
+
+# The worlds
+
+
+@pytest.mark.parametrize(("world", "gain"), [("head", 4.0), ("puppet", 3.0)])
+def test_a_filmed_frame_warped_by_the_truth_is_like_the_frame_it_is_warped_to(
+    world: str, gain: float
+) -> None:
+    """Inside the subject, much more than unwarped."""
+    made = WORLDS[world]
+    someone, moves = made.make_identity(1), made.make_motion(2, 60)
+    size = {"height": 128, "width": 128}
+    clips = [chunk.clip for chunk in made.render(someone, moves, **size) if chunk.clip]
+    frames, truth = Clip.concat(clips).frames, made.truth(someone, moves, **size)
+    known, wanted = torch.arange(0, 40, 8), torch.arange(10, 50, 8)
+    found = truth[known].warp_to(truth[wanted], 128, 128)
+    warped = warp(frames[known].float(), found.flow_T2HW).round().clamp(0, 255).byte()
+    sure = (found.valid_T1HW > 0.8).expand(-1, 3, -1, -1)
+
+    def likeness(pictures: Tensor) -> float:
+        error = (pictures.double() - frames[wanted].double()).square()[sure]
+        return float(-10 * torch.log10(error.mean() / 255**2))
+
+    assert likeness(warped) > likeness(frames[known]) + gain
+    assert scores.psnr(warped, frames[wanted]).isfinite().all()
