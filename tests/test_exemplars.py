@@ -131,7 +131,9 @@ def test_recalled_images_lie_on_the_wanted_pose() -> None:
 
 def test_a_gallery_survives_its_files(tmp_path: Path) -> None:
     gallery = Gallery(
-        images=moving_squares(3, SIZE, SIZE).frames, signal=nodding_face(3, SIZE, SIZE), pts=times(3)
+        images=moving_squares(3, SIZE, SIZE).frames,
+        signal=nodding_face(3, SIZE, SIZE),
+        pts=times(3),
     )
     gallery.save(tmp_path)
     back = Gallery.load(tmp_path, FaceSequence)
@@ -142,7 +144,9 @@ def test_a_gallery_survives_its_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", ["gone", "cut"])
 def test_a_damaged_gallery_is_said_to_be_one(tmp_path: Path, damage: str) -> None:
     gallery = Gallery(
-        images=moving_squares(3, SIZE, SIZE).frames, signal=nodding_face(3, SIZE, SIZE), pts=times(3)
+        images=moving_squares(3, SIZE, SIZE).frames,
+        signal=nodding_face(3, SIZE, SIZE),
+        pts=times(3),
     )
     gallery.save(tmp_path)
     file = tmp_path / IMAGES
