@@ -1,4 +1,4 @@
-"""Which frames stand in for a frame: alike, steady, of another moment, each for what it is good at."""
+"""Which frames stand in for a frame: alike, steady, of other moments, good at different things."""
 
 from __future__ import annotations
 
@@ -38,6 +38,11 @@ def told(rows: Tensor) -> Told:
 def gallery_of(rows: Tensor, pts: Tensor | None = None) -> Gallery:
     images = moving_squares(len(rows), SIZE, SIZE).frames
     return Gallery(images=images, signal=told(rows), pts=times(len(rows)) if pts is None else pts)
+
+
+def faces_of(count: int) -> Gallery:
+    images, face = moving_squares(count, SIZE, SIZE).frames, nodding_face(count, SIZE, SIZE)
+    return Gallery(images=images, signal=face, pts=times(count))
 
 
 def column(*values: float) -> Tensor:
@@ -130,11 +135,7 @@ def test_recalled_images_lie_on_the_wanted_pose() -> None:
 
 
 def test_a_gallery_survives_its_files(tmp_path: Path) -> None:
-    gallery = Gallery(
-        images=moving_squares(3, SIZE, SIZE).frames,
-        signal=nodding_face(3, SIZE, SIZE),
-        pts=times(3),
-    )
+    gallery = faces_of(3)
     gallery.save(tmp_path)
     back = Gallery.load(tmp_path, FaceSequence)
     assert torch.equal(back.images, gallery.images) and torch.equal(back.pts, gallery.pts)
@@ -143,15 +144,11 @@ def test_a_gallery_survives_its_files(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["gone", "cut"])
 def test_a_damaged_gallery_is_said_to_be_one(tmp_path: Path, damage: str) -> None:
-    gallery = Gallery(
-        images=moving_squares(3, SIZE, SIZE).frames,
-        signal=nodding_face(3, SIZE, SIZE),
-        pts=times(3),
-    )
+    gallery = faces_of(3)
     gallery.save(tmp_path)
     file = tmp_path / IMAGES
     file.unlink() if damage == "gone" else file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(BadSubject, match="exemplars .* missing or damaged"):
+    with pytest.raises(BadSubject, match=r"exemplars .* missing or damaged"):
         Gallery.load(tmp_path, FaceSequence)
 
 

@@ -32,6 +32,7 @@ from vidsynth.choosing import resolved_plugins
 from vidsynth.clip import VideoSpec
 from vidsynth.conditioning import Conditioning
 from vidsynth.errors import DeviceUnavailable, VidsynthError
+from vidsynth.exemplars import Gallery
 from vidsynth.kinds import Conditions
 from vidsynth.recipes import Recipe, load_recipe
 from vidsynth.report import Reporter
@@ -190,7 +191,8 @@ def forms(size: int) -> dict[str, Recipe]:
     """What to run of each installed generator: the recipes that use it, else its defaults."""
     found = {
         f"{name} recipe": load_recipe(name).with_overrides({"size": size})
-        for name in RECIPE_OF.values()
+        for recipe in RECIPE_OF.values()
+        for name in (recipe, f"{recipe}-plain")
     }
     found["pix2pixHD as published, ngf 32"] = reference_recipe("pose", size, 32)
     used = {recipe.generator for recipe in found.values()}
@@ -224,14 +226,20 @@ def _generator_jobs(
     channels = signal[:1].draw(16, 16).shape[1]
     plate = torch.zeros(3, recipe.size, recipe.size, dtype=torch.uint8)
     background = bool(generator_ref.options.get("background", False))
-    conditions = Conditions(kinds=(extractor.produces,), channels=channels, background=background)
+    conditions = Conditions(
+        kinds=(extractor.produces,),
+        channels=channels,
+        background=background,
+        exemplars=int(generator_ref.options.get("exemplars", 0)),
+    )
+    gallery = grey_gallery(signal) if conditions.exemplars else None
     spec = VideoSpec(height=recipe.size, width=recipe.size, fps=FPS)
     trained = build_generator(generator_ref, conditions).objective(spec).generator.state_dict()
 
     def job(dtype: torch.dtype, precision: devices.Precision) -> Callable[[], object]:
         generator = build_generator(generator_ref, conditions)
         generator.load_weights(as_dtype(trained, dtype, device))
-        return lambda: paint(generator, signal, plate, spec, device, precision)
+        return lambda: paint(generator, signal, plate, spec, device, precision, gallery=gallery)
 
     jobs: dict[str, Callable[[], object]] = {"eager fp32": job(torch.float32, "fp32")}
     if devices.has_fast_bf16(device):
@@ -250,6 +258,14 @@ def true_motion(kind: type[Conditioning], num_frames: int, size: int) -> Conditi
     raise VidsynthError(f"no synthetic world shows {kind.kind!r}; give a generator that takes pose")
 
 
+def grey_gallery(signal: Conditioning) -> Gallery:
+    """Exemplars without a picture, of every other moment of a motion: for timing."""
+    some = signal[::2]
+    images = torch.full((len(some), 3, *signal.size), 128, dtype=torch.uint8)
+    pts = torch.arange(len(some), dtype=torch.float64)
+    return Gallery(images=images, signal=some, pts=pts)
+
+
 def as_dtype(
     weights: Mapping[str, Tensor], dtype: torch.dtype, device: torch.device
 ) -> dict[str, Tensor]:
@@ -265,7 +281,7 @@ def as_dtype(
 
 def _refuses_half() -> float:
     """1 when the default generator refuses float16 weights on the CPU."""
-    recipe = load_recipe("dance").with_overrides({"generator": {"filters": 4, "blocks": 1}})
+    recipe = load_recipe("dance-plain").with_overrides({"generator": {"filters": 4, "blocks": 1}})
     _, reference = resolved_plugins(recipe)
     extractor: Any = registry.load("extractor", recipe.extractor)
     conditions = Conditions(kinds=(extractor.produces,), channels=3)

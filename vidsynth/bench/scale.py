@@ -79,8 +79,8 @@ def measured(settings: Settings, device: torch.device, reporter: Reporter) -> It
 
 
 def objective_of(size: int, changes: Mapping[str, Any]) -> Objective:
-    """The network of the dance recipe, with changes."""
-    options = dict(load_recipe("dance").generator_options)
+    """The network of the dance-plain recipe, with changes."""
+    options = dict(load_recipe("dance-plain").generator_options)
     kept = {name: value for name, value in options.items() if name not in LEFT_OUT}
     torch.manual_seed(0)
     return published_objective(size, **{**kept, **changes})
