@@ -352,13 +352,18 @@ def test_quality_runs(world: str, tmp_path: Path) -> None:
         size=64,
         film_size=128,
         film_frames=40,
-        minutes={"ours": 0.01, "reference": 0.01},
+        minutes={"ours": 0.01, "plain": 0.01, "reference": 0.01},
         slice_seconds=0.2,
         filters=4,
         sheet=tmp_path / "sheet.png",
     )
     rows = named(quality.measured(settings, CPU, Reporter()))
-    for answer in ("ours 0.01 min", "reference 0.01 min", "nearest training frame"):
+    for answer in (
+        "ours 0.01 min",
+        "plain 0.01 min",
+        "reference 0.01 min",
+        "nearest training frame",
+    ):
         assert rows[f"{world}: {answer}, PSNR"].value > 5
         assert rows[f"{world}: {answer}, face PSNR"].unit == "dB"
     assert rows[f"{world}: ours 0.01 min, steps"].value >= 1
@@ -373,6 +378,7 @@ def test_goals_compare_the_moments_that_were_promised() -> None:
     poor = {"PSNR": 20.0, "SSIM": 0.6, "L1": 9.0, "sharpness": 0.2, "face PSNR": 22.0}
     for minutes in (1.0, 2.0, 4.0, 8.0):
         exam.scores["ours", minutes] = good
+        exam.scores["plain", minutes] = poor
         exam.scores["reference", minutes] = poor
     exam.scores["last training frame", 0.0] = poor
     rows = named(exam.goals(["last training frame"]))
@@ -381,6 +387,7 @@ def test_goals_compare_the_moments_that_were_promised() -> None:
     assert (rows[first + "face PSNR"].value, rows[first + "face PSNR"].ok) == (-1.0, False)
     assert rows["clip: ours 4 min better than reference 4 min, PSNR"].goal == 4.5
     assert rows["clip: ours 4 min better than reference 4 min, SSIM"].ok
+    assert rows["clip: ours 8 min better than plain 8 min, SSIM"].ok
     assert rows["clip: ours 2 min better than last training frame, PSNR"].value == 5.0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,23 @@ def test_another_generator_does_not_inherit_options() -> None:
     assert (changed.generator, changed.generator_options) == ("other", {"depth": 3})
     same = RECIPE.with_overrides({"generator": {"plugin": "pix2pixhd"}})
     assert same == RECIPE
+
+
+@pytest.mark.parametrize("name", ["dance", "face"])
+def test_presets_set_size_and_time_and_standard_is_the_recipe_itself(name: str) -> None:
+    recipe = load_recipe(name)
+    draft, studio = recipe.at_preset("draft"), recipe.at_preset("studio")
+    assert recipe.at_preset("standard") == replace(recipe, presets={})
+    assert draft.training["minutes"] == 1.0 and draft.size < recipe.size < studio.size
+    assert studio.training["minutes"] > 10
+    for preset in (draft, studio):
+        assert preset.generator == recipe.generator and not preset.presets
+        plugin: Any = registry.load("generator", preset.generator)
+        build(plugin.Options, preset.generator_options, where="generator")
+    with pytest.raises(
+        UnknownName, match=r"no preset of recipe 'dance'|no preset of recipe 'face'"
+    ):
+        recipe.at_preset("studioo")
 
 
 def test_an_unknown_recipe_proposes_the_nearest() -> None:

@@ -121,6 +121,11 @@ def fit(
         reporter.say(f"{folder} is trained already: {existing.card.steps} steps")
         return existing
 
+    if budget is not None:
+        reporter.say(
+            f"{recipe.name} recipe at {recipe.size} px: {budget / 60:.3g} min of training, after "
+            f"{target.name} is tracked"
+        )
     prepared = prepare_target(target, recipe, processes=processes, reporter=reporter)
     conditions, footage = prepared.conditions, prepared.footage
     card = _card(recipe, prepared, target, content)

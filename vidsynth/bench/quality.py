@@ -1,8 +1,9 @@
 """`vidsynth bench quality`: how good held-out frames look after so many minutes of training.
 
-Our default recipe against pix2pixHD as published (45.6 million weights, float32, batch 1, no L1,
-no average of weights, the schedule of `reference_schedule`). Both train on the same film in turns
-of some seconds, each on its own clock; judging is on nobody's. The learning rates of each fall
+Our default recipe against the same network painting from nothing ("plain"), and against pix2pixHD
+as published (45.6 million weights, float32, batch 1, no L1, no average of weights, the schedule of
+`reference_schedule`). All train on the same film in turns of some seconds, each on its own clock;
+judging is on nobody's. The learning rates of each fall
 over the second half of its own budget, as its recipe says. Beside them stand the answers that
 cost nothing: the last training frame, the background, and for each moment the training frame that
 is nearest by conditioning.
@@ -51,7 +52,7 @@ Weights = dict[str, Tensor]
 Keep = Callable[[Mapping[str, Tensor], float, int], None]
 """Told weights, the seconds of training behind them, and the steps."""
 
-OURS, REFERENCE = "ours", "reference"
+OURS, PLAIN, REFERENCE = "ours", "plain", "reference"
 WHOLE = ("PSNR", "SSIM", "L1")
 
 
@@ -67,7 +68,9 @@ class Settings:
     film_size: int = 256
     """Pixels that a world is filmed and tracked at."""
     film_frames: int = 600
-    minutes: Mapping[str, float] = field(default_factory=lambda: {OURS: 4.0, REFERENCE: 8.0})
+    minutes: Mapping[str, float] = field(
+        default_factory=lambda: {OURS: 4.0, PLAIN: 4.0, REFERENCE: 8.0}
+    )
     slice_seconds: float = 15.0
     filters: int = 32
     """Of the reference's generator."""
@@ -81,7 +84,7 @@ def bench(asked: Asked) -> Iterator[Row]:
     settings = Settings(clip=asked.clip, sheet=asked.sheet, size=asked.size or 128)
     settings = replace(settings, film_size=max(settings.film_size, settings.size))
     if asked.full:
-        minutes = {OURS: 8.0, REFERENCE: 8.0}
+        minutes = dict.fromkeys((OURS, PLAIN, REFERENCE), 8.0)
         settings = replace(settings, worlds=tuple(RECIPE_OF), minutes=minutes)
     if asked.world:
         settings = replace(settings, worlds=(asked.world,))
@@ -117,10 +120,12 @@ def _contest(
     device: torch.device,
     reporter: Reporter,
 ) -> Iterator[Row]:
-    """Both recipes on one film."""
-    ours = study(path, recipe, reporter)
+    """All recipes on one film."""
+    plain = load_recipe(f"{recipe.name}-plain").with_overrides({"size": recipe.size})
     published = reference_recipe(recipe.extractor, settings.size, settings.filters)
-    reference = study(path, published, reporter)
+    recipes = {OURS: recipe, PLAIN: plain, REFERENCE: published}
+    studies = {arm: study(path, recipes[arm], reporter) for arm in settings.minutes}
+    ours = studies[OURS]
     exam = Exam.of(path.stem, ours)
     answers = exam.free_answers(ours)
     for name, frames in answers.items():
@@ -135,19 +140,14 @@ def _contest(
 
         return keep
 
-    studies = {OURS: ours, REFERENCE: reference}
-    arms = {
-        OURS: InTurns(
-            lambda pause: _train_ours(
-                ours, folder / path.stem, settings.minutes[OURS], keeping(OURS), pause, device
-            )
-        ),
-        REFERENCE: InTurns(
-            lambda pause: _train_reference(
-                reference, settings.minutes[REFERENCE], keeping(REFERENCE), pause, device
-            )
-        ),
-    }
+    def training(arm: str) -> Callable[[Pause], None]:
+        seen, minutes, keep = studies[arm], settings.minutes[arm], keeping(arm)
+        if arm == REFERENCE:
+            return lambda pause: _train_reference(seen, minutes, keep, pause, device)
+        own = folder / f"{path.stem}-{arm}"
+        return lambda pause: _train_ours(seen, own, minutes, keep, pause, device)
+
+    arms = {arm: InTurns(training(arm)) for arm in studies}
     last: dict[str, Tensor] = {}
     try:
         while not all(arm.done for arm in arms.values()):
@@ -340,6 +340,10 @@ class Exam:
         yield from self._better((OURS, 1.0), (REFERENCE, 8.0), dict.fromkeys(wanted, 0.0))
         four = dict.fromkeys(parts, 0.0) | {"PSNR": 4.5, "SSIM": 0.15}
         yield from self._better((OURS, 4.0), (REFERENCE, 4.0), four)
+        for minutes in (1.0, 2.0, 4.0, 8.0):
+            everything = dict.fromkeys(self.scores.get((OURS, minutes), {}), 0.0)
+            yield from self._better((OURS, minutes), (PLAIN, minutes), everything)
+        yield from self._better((OURS, 4.0), (NEAREST, 0.0), {"PSNR": 1.5})
         for answer in free:
             yield from self._better((OURS, 2.0), (answer, 0.0), dict.fromkeys(wanted, 0.0))
 
@@ -352,6 +356,8 @@ class Exam:
         for score, margin in margins.items():
             value = self.scores[ours][score] - self.scores[theirs][score]
             value = -value if score.split()[-1] in LOWER_IS_BETTER else value
+            if score.endswith("sharpness"):  # how much nearer to that of the truth
+                value = abs(self.scores[theirs][score] - 1) - abs(self.scores[ours][score] - 1)
             when = f"{theirs[0]} {theirs[1]:g} min" if theirs[1] else theirs[0]
             yield Row(
                 name=f"{self.name}: ours {ours[1]:g} min better than {when}, {score}",
