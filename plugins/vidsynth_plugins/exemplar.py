@@ -29,8 +29,6 @@ COPY_LOGITS = 0.5
 """How sure the blend starts out of an exemplar that surely shows what is wanted."""
 FIRST_LOGITS = 0.5
 """How much more it trusts the first one, which is most alike."""
-DETAIL_SHARPNESS = 6.0
-"""How much more decidedly detail is taken from one picture than colours are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,11 +40,14 @@ class ExemplarOptions(Pix2PixHDOptions):
         gallery: training frames that the subject keeps to choose them from.
         correction: the farthest that the network may move an exemplar's pixels beyond its warp,
             as a share of the picture's height.
+        detail: how much more decidedly fine detail is taken from one picture than colours are: 1
+            averages it, which is smooth and near the truth on the mean, more is sharp.
     """
 
     exemplars: int = 2
     gallery: int = 256
     correction: float = 0.05
+    detail: float = 6.0
     filters: int = 32
     downsamplings: int = 2
     blocks: int = 6
@@ -91,6 +92,7 @@ class ExemplarPainter(Painter):
             more_out=3 * options.exemplars,
         )
         self.correction = options.correction
+        self.detail = options.detail
 
     def also_seen(self, recalled: Recalled | None) -> list[Tensor]:
         recalled = self._given(recalled)
@@ -108,7 +110,8 @@ class ExemplarPainter(Painter):
         first_K = torch.arange(self.slots, device=painted_BCHW.device) == 0
         sure_BKHW = (COPY_LOGITS + FIRST_LOGITS * first_K[:, None, None]) * recalled.valid[:, :, 0]
         logits_BNHW = F.pad(logits_BKHW + sure_BKHW, (0, 0, 0, 0, 0, 1))
-        return blended(torch.cat([copies_BK3HW, own_B3HW[:, None]], dim=1), logits_BNHW)
+        pictures_BN3HW = torch.cat([copies_BK3HW, own_B3HW[:, None]], dim=1)
+        return blended(pictures_BN3HW, logits_BNHW, detail=self.detail)
 
     def _given(self, recalled: Recalled | None) -> Recalled:
         if recalled is None or recalled.images.shape[1] != self.slots:
@@ -116,16 +119,16 @@ class ExemplarPainter(Painter):
         return recalled
 
 
-def blended(pictures_BN3HW: Tensor, logits_BNHW: Tensor) -> Tensor:
+def blended(pictures_BN3HW: Tensor, logits_BNHW: Tensor, *, detail: float) -> Tensor:
     """N pictures as one, (B, 3, H, W): colours are mixed, detail is chosen.
 
     The mean of pictures that are not exactly aligned is blurred. So, after Burt and Adelson 1983
     ("A multiresolution spline with application to image mosaics"), what is coarse is mixed softly,
-    and what is fine is taken from nearly one picture at each place.
+    and what is fine is taken the more from one picture at each place, the higher `detail` is.
     """
     coarse_BN3HW = _blurred(pictures_BN3HW)
     soft_BNHW = logits_BNHW.softmax(dim=1)
-    decided_BNHW = (DETAIL_SHARPNESS * logits_BNHW).softmax(dim=1)
+    decided_BNHW = (detail * logits_BNHW).softmax(dim=1)
     fine_BN3HW = pictures_BN3HW - coarse_BN3HW
     return (soft_BNHW[:, :, None] * coarse_BN3HW + decided_BNHW[:, :, None] * fine_BN3HW).sum(dim=1)
 

@@ -101,17 +101,17 @@ def test_detail_is_chosen_and_not_averaged() -> None:
     stripes = torch.ones(SIZE).cumsum(0) % 2 * 2 - 1
     both = torch.stack([stripes, -stripes])[None, :, None, None].expand(1, 2, 3, SIZE, SIZE)
     logits = torch.tensor([0.5, 0.0])[None, :, None, None].expand(1, 2, SIZE, SIZE)
-    contrast = float(blended(both, logits)[..., 4:-4].abs().mean())
+    contrast = float(blended(both, logits, detail=6.0)[..., 4:-4].abs().mean())
     averaged = float((both * logits.softmax(dim=1)[:, :, None]).sum(dim=1).abs().mean())
     assert averaged < 0.3 and contrast > 0.85
     flat = torch.tensor([0.2, 0.6])[None, :, None, None, None].expand(1, 2, 3, SIZE, SIZE)
     expected = (flat * logits.softmax(dim=1)[:, :, None]).sum(dim=1)
-    torch.testing.assert_close(blended(flat, logits), expected)
+    torch.testing.assert_close(blended(flat, logits, detail=6.0), expected)
 
 
 def test_a_blend_of_equal_pictures_is_that_picture() -> None:
     picture = torch.rand(1, 1, 3, SIZE, SIZE).expand(1, 3, 3, SIZE, SIZE)
-    made = blended(picture, torch.randn(1, 3, SIZE, SIZE))
+    made = blended(picture, torch.randn(1, 3, SIZE, SIZE), detail=6.0)
     torch.testing.assert_close(made, picture[:, 0], atol=1e-5, rtol=0)
 
 
