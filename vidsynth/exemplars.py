@@ -186,5 +186,7 @@ def _fades(chosen_T: Tensor) -> Tensor:
     changes = (chosen_T[1:] != chosen_T[:-1]).nonzero()[:, 0] + 0.5
     if not len(changes):
         return torch.ones(len(chosen_T))
-    apart = (frame[:, None] - changes).abs().amin(dim=1)
+    after = torch.searchsorted(changes, frame)
+    before, next_one = changes[(after - 1).clamp_min(0)], changes[after.clamp(max=len(changes) - 1)]
+    apart = torch.minimum((frame - before).abs(), (frame - next_one).abs())
     return ((apart + 0.5) / (FADE_FRAMES + 1)).clamp(max=1.0)
