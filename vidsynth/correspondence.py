@@ -100,11 +100,9 @@ def _on_mesh(
     corners_F3 = torch.from_numpy(triangles).to(device)
     zoom = wanted_TN3.new_tensor([w / width, h / height, w / width])
     drawn = (wanted_TN3.detach() * zoom).cpu().numpy()
-    shown = [visible_triangles(points, triangles, h, w) for points in drawn]
-    shown_Thw = torch.stack([torch.from_numpy(s) for s in shown]).to(device)
+    shown_Thw = torch.from_numpy(_visible(drawn, h, w)).to(device)
 
     # Per triangle: the affine map from wanted to known pixels, and how much of it is shown.
-    frame = torch.arange(len(shown_Thw), device=device)[:, None, None]
     wanted_TF32, known_TF32 = (p[:, corners_F3][..., :2] for p in (wanted_TN3, known_TN3))
     wanted_TF22 = (wanted_TF32[:, :, 1:] - wanted_TF32[:, :, :1]).mT
     known_TF22 = (known_TF32[:, :, 1:] - known_TF32[:, :, :1]).mT
@@ -113,13 +111,28 @@ def _on_mesh(
     linear_TF22 = known_TF22 @ _adjugate(wanted_TF22) / area_TF[..., None, None]
     offset_TF2 = known_TF32[:, :, 0] - (linear_TF22 @ wanted_TF32[:, :, 0, :, None])[..., 0]
     sure_TF = (seen_area_TF / area_TF / SURE_SHRUNK).clamp(0, 1)
+    of_TF7 = torch.cat([linear_TF22.flatten(2), offset_TF2, sure_TF[..., None]], dim=2)
 
-    triangle_Thw = shown_Thw.clamp_min(0)
-    place_hw2 = _centres(h, w, height, width, wanted_TN3)
-    found_Thw2 = (linear_TF22[frame, triangle_Thw] @ place_hw2[..., None])[..., 0]
-    flow_Thw2 = found_Thw2 + offset_TF2[frame, triangle_Thw] - place_hw2
-    sure_T1hw = sure_TF[frame, triangle_Thw][:, None]
-    return flow_Thw2.permute(0, 3, 1, 2), sure_T1hw, (shown_Thw >= 0)[:, None]
+    # Rows of one table, since gathering whole rows is many times faster than numbers.
+    frame_T11 = torch.arange(len(shown_Thw), device=device)[:, None, None] * len(triangles)
+    row_Thw = shown_Thw.clamp_min(0) + frame_T11
+    a, b, c, d, x0, y0, sure_Thw = of_TF7.flatten(0, 1)[row_Thw.flatten()].unbind(1)
+    x, y = _centres(h, w, height, width, wanted_TN3).expand(len(shown_Thw), -1, -1, -1).unbind(3)
+    x, y = x.flatten(), y.flatten()
+    flow_2Thw = torch.stack([a * x + b * y + x0 - x, c * x + d * y + y0 - y])
+    flow_T2hw = flow_2Thw.view(2, *shown_Thw.shape).transpose(0, 1)
+    return flow_T2hw, sure_Thw.view_as(shown_Thw)[:, None], (shown_Thw >= 0)[:, None]
+
+
+def _visible(points_TN3: NDArray[np.float32], h: int, w: int) -> NDArray[np.int64]:
+    """(T, h, w) triangle in front, -1 for none; a pose that is repeated is drawn once."""
+    shown: list[NDArray[np.int64]] = []
+    for t, points in enumerate(points_TN3):
+        if t and np.array_equal(points, points_TN3[t - 1]):
+            shown.append(shown[-1])
+        else:
+            shown.append(visible_triangles(points, _triangles(), h, w))
+    return np.stack(shown)
 
 
 @cache
