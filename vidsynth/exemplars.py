@@ -135,26 +135,33 @@ def plan(gallery: Gallery, motion: Conditioning, slots: int, *, at: Tensor | Non
         barred[barred.all(dim=1)] = False
     # Of the gallery, not of the motion: a part of a film is then made like the whole.
     price = SWITCHING * _spacing(known)
-    step = max(1, _AT_ONCE // max(1, known.numel()))
-    left = torch.full_like(wanted, torch.inf)
+    left_TD: Tensor | None = None
     chosen: list[Tensor] = []
     for _ in range(min(slots, len(known))):
-        costs = []
-        for start in range(0, len(wanted), step):
-            span = slice(start, start + step)
-            apart_TND = (wanted[span, None] - known).square()
-            costs.append(torch.minimum(apart_TND, left[span, None]).sum(dim=2))
-        cost_TN = torch.cat(costs)
+        cost_TN = _costs(wanted, known, left_TD)
         for taken in chosen:
             cost_TN[torch.arange(len(wanted)), taken] = torch.inf
         cost_TN[barred] = torch.inf
         cost_TN[cost_TN.isinf().all(dim=1)] = 0.0  # a gallery smaller than the slots: any will do
         path = _steady_path(cost_TN, price)
         chosen.append(path)
-        left = torch.minimum(left, (wanted - known[path]).square())
+        unlike_TD = (wanted - known[path]).square()
+        left_TD = unlike_TD if left_TD is None else torch.minimum(left_TD, unlike_TD)
     while len(chosen) < slots:
         chosen.append(chosen[-1])
     return Plan(torch.stack(chosen, dim=1), torch.stack([_fades(c) for c in chosen], dim=1))
+
+
+def _costs(wanted_TD: Tensor, known_ND: Tensor, left_TD: Tensor | None) -> Tensor:
+    """(T, N) squared distances; with `left_TD`, what each image would leave of those."""
+    if left_TD is None:
+        return torch.cdist(wanted_TD, known_ND).square()
+    step = max(1, _AT_ONCE // max(1, known_ND.numel()))
+    costs = []
+    for wanted, left in zip(wanted_TD.split(step), left_TD.split(step), strict=True):
+        apart_TND = (wanted[:, None] - known_ND).square()
+        costs.append(torch.minimum(apart_TND, left[:, None]).sum(dim=2))
+    return torch.cat(costs)
 
 
 def _spacing(features: Tensor) -> float:
