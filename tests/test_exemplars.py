@@ -158,3 +158,16 @@ def test_plans_are_cut_like_the_motion() -> None:
     part = whole[torch.tensor([8, 9])]
     assert part.chosen.tolist() == [[0], [1]]
     assert replace(part).strength.shape == (2, 1)
+
+
+def test_strays_are_as_many_as_asked_and_follow_the_seed() -> None:
+    gallery = gallery_of(torch.arange(50.0)[:, None])
+    whole = plan(gallery, told(torch.full((2000, 1), 7.0)), 2)
+    torch.manual_seed(0)
+    strayed = gallery.stray(whole, 0.25)
+    share = (strayed.chosen != whole.chosen).float().mean()
+    assert float(share) == pytest.approx(0.25 * 49 / 50, abs=0.03)
+    assert torch.equal(strayed.strength, whole.strength)
+    torch.manual_seed(0)
+    assert torch.equal(gallery.stray(whole, 0.25).chosen, strayed.chosen)
+    assert torch.equal(gallery.stray(whole, 0.0).chosen, whole.chosen)

@@ -39,6 +39,9 @@ HELD_OUT_SHARE = 0.1
 HELD_OUT_FRAMES = (6, 120)
 GAP_SECONDS = 0.5
 """Between training and held-out frames, so that neighbours do not leak."""
+STRAY_SHARE = 0.3
+"""Of the exemplars in training: any image of the gallery instead of the best. Another person's
+motion asks for what the target never did, and then even the best is a poor one."""
 IN_MEMORY_BYTES = 1 << 30
 LARGE_PX, MOST_ENLARGED = 512, 4
 """Outputs above this size are at most so many times as large as what they are made from."""
@@ -199,7 +202,8 @@ class Footage:
     ) -> TrainBatch:
         """The samples that begin at `starts` (B,), on the device.
 
-        The last `num_recalled` frames of each come with exemplars.
+        The last `num_recalled` frames of each come with exemplars, some of which are drawn at
+        random, by torch's generator.
         """
         index_BT = starts[:, None] + torch.arange(num_frames)
 
@@ -220,7 +224,8 @@ class Footage:
             return None
         index = index_BT.flatten()
         signal = self.signal[index].crop(self.window)
-        found = self.gallery.recall(signal, self.plan[index], device)
+        chosen = self.gallery.stray(self.plan[index], STRAY_SHARE)
+        found = self.gallery.recall(signal, chosen, device)
         return Recalled.of(found, device).each(lambda x: x.unflatten(0, index_BT.shape))
 
     def _plate(self, device: torch.device) -> Tensor:

@@ -59,6 +59,12 @@ class Gallery:
             valid=valid * plan.strength.to(valid)[:, :, None, None, None],
         )
 
+    def stray(self, plan: Plan, share: float) -> Plan:
+        """The plan with so many of its choices replaced by any image, at random."""
+        anything = torch.randint(len(self.images), plan.chosen.shape)
+        strays = torch.rand(plan.chosen.shape) < share
+        return Plan(torch.where(strays, anything, plan.chosen), plan.strength)
+
     def save(self, folder: Path) -> None:
         """Write two files into a subject's folder."""
         with writing(folder / IMAGES) as temporary:
