@@ -63,8 +63,8 @@ def test_a_command_takes_exactly_what_its_job_takes(name: str) -> None:
 
 
 def test_flags_reach_the_job(calls: list[tuple[Any, ...]]) -> None:
-    line = """transfer a.mp4 b.mp4 -o c.mp4 --recipe dance --size 128 --budget 1m30s --start 0:05
-        --end 10s --audio none --device cpu --seed 3 --side-by-side --overwrite --person 2
+    line = """transfer a.mp4 b.mp4 -o c.mp4 --recipe dance --preset draft --size 128 --budget 1m30s
+        --start 0:05 --end 10s --audio none --device cpu --seed 3 --side-by-side --overwrite --person 2
         -s generator.filters=8 -s training.batch=1"""
     result = run(*line.split())
     assert result.exit_code == 0, result.output
@@ -73,6 +73,7 @@ def test_flags_reach_the_job(calls: list[tuple[Any, ...]]) -> None:
     assert isinstance(keywords.pop("reporter"), Reporter)
     assert keywords == {
         "recipe": "dance",
+        "preset": "draft",
         "generator": None,
         "size": 128,
         "budget": 90.0,
@@ -209,7 +210,8 @@ def test_plugins_show_explains_options_as_one_would_set_them() -> None:
 
 def test_a_shown_recipe_is_a_recipe_file() -> None:
     shown = tomllib.loads(run("recipes", "show", "dance").output)
-    assert shown["generator"]["plugin"] == "pix2pixhd"
+    assert shown["generator"]["plugin"] == "exemplar"
+    assert shown["presets"]["draft"]["training"]["minutes"] == 1.0
     listed = run("recipes", "list").output
     assert shown["summary"] in listed
 

@@ -75,11 +75,11 @@ class TrainBatch:
     """The still background plate, float32 in [-1, 1], when the subject has one."""
     weights_BT1HW: Tensor | None = None
     """Where the subject is, float32 in [0, 1]: 1 on the body or face, 0 on background."""
-    recalled: Recalled | None = None
-    """Exemplars of the last `Objective.num_recalled` frames, (B, T', ...)."""
     regions: Mapping[str, Tensor] = field(default_factory=dict)
     """Boxes by name ("face", "mouth", "hands"...): (B, T, 4) float32 x0, y0, x1, y1 in pixels;
     an absent region has x1 <= x0."""
+    recalled: Recalled | None = None
+    """Exemplars of the last `Objective.num_recalled` frames, (B, T', ...)."""
 
     @property
     def num_frames(self) -> int:
