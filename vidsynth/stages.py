@@ -172,6 +172,24 @@ def clips_of(chunks: Iterator[Chunk]) -> Iterator[Clip]:
         yield chunk.clip
 
 
+def supplying(
+    motion: Conditioning,
+    generator: Generator,
+    plate: Tensor | None,
+    gallery: Gallery | None,
+    *,
+    device: torch.device,
+) -> list[Stage]:
+    """The stages that give a generator all it is conditioned on; arguments as of `rendering`, in
+    pixels of the generator's window."""
+    line = [conditioning_on(motion)]
+    if gallery is not None:
+        line.append(recalling(gallery, motion, generator.conditions.exemplars, device=device))
+    if plate is not None:
+        line.append(over_plate(plate))
+    return line
+
+
 def rendering(
     motion: Conditioning,
     generator: Generator,
@@ -196,13 +214,8 @@ def rendering(
     """
     x0, y0, x1, y1 = window
     generator.expect(len(motion))
-    inside = motion.crop(window)
-    line = [conditioning_on(inside)]
-    if gallery is not None:
-        slots = generator.conditions.exemplars
-        line.append(recalling(gallery, inside, slots, device=device))
-    if plate is not None:
-        line.append(over_plate(plate[:, y0:y1, x0:x1]))
+    inside = None if plate is None else plate[:, y0:y1, x0:x1]
+    line = supplying(motion.crop(window), generator, inside, gallery, device=device)
     line.append(generating(generator, spec, seed=seed, device=device))
     if plate is not None:
         line.append(compositing(plate, window))

@@ -132,12 +132,7 @@ def paint(
     gallery: Gallery | None = None,
 ) -> Tensor:
     """(T, 3, H, W) uint8 from a whole signal (T,), in chunks, in this precision."""
-    line = [stages.conditioning_on(signal)]
-    if gallery is not None:
-        slots = generator.conditions.exemplars
-        line.append(stages.recalling(gallery, signal, slots, device=device))
-    if plate is not None:
-        line.append(stages.over_plate(plate))
+    line = stages.supplying(signal, generator, plate, gallery, device=device)
     chunks = stages.timeline(torch.arange(len(signal), dtype=torch.float64) / float(spec.fps))
     for stage in line:
         chunks = stage(chunks)
