@@ -247,7 +247,7 @@ def body_warp(known_TN4: Tensor, wanted_TN4: Tensor, height: int, width: int) ->
     seen_TP = (share_TLP * known.visible[..., None]).sum(dim=1)
     on_body_TP = near_there_TP * agreement_TP.clamp(0, 1) * seen_TP
     # Beyond the body the scene stays, and is seen where the body was not.
-    _, hidden_TP = known.shares(place_P2.expand(len(wanted_TN4), -1, -1))
+    hidden_TP = _nearness(known.beyond(place_P2.expand(len(wanted_TN4), -1, -1)))
     sure_TP = near_TP * on_body_TP + (1 - near_TP) * (1 - hidden_TP) * AROUND
     flow_T2hw = (near_TP[..., None] * (found_TP2 - place_P2)).mT.unflatten(2, (h, w))
     return _full_size(flow_T2hw, sure_TP[:, None].unflatten(2, (h, w)), height, width)
@@ -326,20 +326,28 @@ class _Body:
         """Back to pixels: (T, L, P, 2)."""
         return (self.axes @ local_TL2P + self.origin[..., None]).mT
 
-    def shares(self, place_TP2: Tensor) -> tuple[Tensor, Tensor]:
-        """To which limb each pixel belongs, (T, L, P) summing to 1 over limbs; and how near the
-        body it is, (T, P) in [0, 1]."""
+    def beyond(self, place_TP2: Tensor) -> Tensor:
+        """Squared distance of each pixel to each limb, in its half widths: (T, L, P)."""
         start, along = self.ends[:, :, 0], self.ends[:, :, 1] - self.ends[:, :, 0]
         offset = place_TP2[:, None] - start[:, :, None]
         part = (offset * along[:, :, None]).sum(dim=3)
         part = (part / (along**2).sum(dim=2, keepdim=True).clamp_min(1e-6)).clamp(0, 1)
         apart = (offset - part[..., None] * along[:, :, None]).square().sum(dim=3)
-        beyond = apart / self.reach[..., None] ** 2
+        return apart / self.reach[..., None] ** 2
+
+    def shares(self, place_TP2: Tensor) -> tuple[Tensor, Tensor]:
+        """To which limb each pixel belongs, (T, L, P) summing to 1 over limbs; and how near the
+        body it is, (T, P) in [0, 1]."""
+        beyond = self.beyond(place_TP2)
         closeness = -STIFFNESS * beyond.clamp(max=20.0)
-        nearest = beyond.amin(dim=1)
         on_it = torch.exp(-(beyond - 1).clamp_min(0))  # depth decides only where limbs really are
         score = closeness - NEARER * on_it * self.depth[..., None]
-        return score.softmax(dim=1), (2 - nearest.sqrt()).clamp(0, 1)
+        return score.softmax(dim=1), _nearness(beyond)
+
+
+def _nearness(beyond_TLP: Tensor) -> Tensor:
+    """(T, P): 1 on the body, 0 from another half width of its limbs on."""
+    return (2 - beyond_TLP.amin(dim=1).sqrt()).clamp(0, 1)
 
 
 def _torso_lengths(points_TN4: Tensor) -> Tensor:
