@@ -213,6 +213,20 @@ def test_of_two_limbs_at_one_place_the_nearer_is_shown_and_the_hidden_one_is_not
     assert float(to_plain.valid_T1HW[0, 0, y + 24, x]) > 0.6
 
 
+def test_a_forearm_seen_end_on_does_not_surely_show_a_long_one() -> None:
+    wanted = person()
+    elbow, wrist = wanted.keypoints[0, 0, [bodies.LEFT_ELBOW, bodies.LEFT_WRIST], :2]
+    x, y = (int(v) for v in (elbow + wrist) / 2)
+    sure = []
+    for share in (1.0, 0.25):
+        pointing = (elbow + share * (wrist - elbow)).tolist()
+        hand = dict.fromkeys((bodies.LEFT_WRIST, 17, 19, 21), pointing)
+        found = body_flow(with_joints(wanted, hand), wanted)
+        sure.append(float(found.valid_T1HW[0, 0, y, x]))
+    assert sure[0] > 0.8
+    assert sure[1] < 0.7 * sure[0]
+
+
 def test_kinds_without_a_correspondence_say_so() -> None:
     labels = LabelMaps(labels=torch.zeros(1, 8, 8, dtype=torch.uint8), num_classes=2)
     with pytest.raises(ValueError, match="labels offers no correspondence"):

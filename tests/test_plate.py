@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from vidsynth.plate import estimate_plate
+from vidsynth.plate import cut_out, estimate_plate
 
 HEIGHT, WIDTH = 40, 60
 
@@ -62,3 +62,24 @@ def test_what_was_never_uncovered_is_filled_from_its_surroundings():
     plate = estimate_plate(frames, lambda index: covered[index])
     assert plate is not None
     assert (plate[:, 33:39, 19:31].int() - 120).abs().max() <= 2
+
+
+def test_the_walker_is_cut_out_of_a_noisy_background():
+    background = scene()
+    frames, covered = walked_over(background)
+    torch.manual_seed(1)
+    noise = torch.randint(-4, 5, frames.shape)
+    noisy = (frames.int() + noise).clamp(0, 255).to(torch.uint8)
+    found = cut_out(noisy[[15]], background, covered[[15]])
+    assert found.dtype == torch.uint8 and found.shape == (1, 1, HEIGHT, WIDTH)
+    inside, outside = found[0, 0, 11:29, 16:24], found[0, 0, :, 40:]
+    assert float((inside > 200).float().mean()) > 0.95  # the noise in the scene is as bright
+    assert int(outside.max()) == 0
+
+
+def test_what_changes_beyond_the_silhouette_is_no_part_of_the_subject():
+    background = scene()
+    frames, covered = walked_over(background)
+    frames[:, :, 32:38, 40:50] = 0  # a dog
+    assert int(cut_out(frames[:1], background, covered[:1])[..., 32:38, 40:50].max()) == 0
+    assert int(cut_out(frames[:1], background, None)[..., 33:37, 41:49].max()) == 255

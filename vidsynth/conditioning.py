@@ -394,7 +394,7 @@ class Exemplars(Conditioning):
     per_frame: ClassVar[tuple[str, ...]] = ("chosen", "flow", "valid")
 
     images: Tensor
-    """(N, 3, H, W) uint8 RGB: the gallery, the same for every frame."""
+    """(N, C, H, W) uint8: the gallery, the same for every frame, as `Gallery.images`."""
     chosen: Tensor
     """(T, K) int64 in [0, N): which images stand in for each frame, the best first."""
     flow: Tensor

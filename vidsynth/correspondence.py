@@ -39,7 +39,8 @@ class Warp:
 FINE_PX = 192
 """Larger pictures have their mesh drawn at half the resolution: a flow is smooth."""
 SURE_SHRUNK = 0.5
-"""A triangle at least this share of its wanted area in the known picture is shown well enough."""
+"""A triangle at least this share of its wanted area in the known picture, or a limb of its
+length, is shown well enough."""
 AROUND = 0.5
 """How sure anything beyond the mesh is: hair, neck and background have no landmarks."""
 SKULL_FROM = -3.0
@@ -220,7 +221,8 @@ NEARER = 4.0
 """How much a torso length of depth decides between two limbs at one place."""
 STIFFNESS = 6.0
 """How decidedly a pixel follows the limb that it is nearest to, in its half widths."""
-_BODY_CELL = 4
+_BODY_CELLS = 32
+"""Along the picture's shorter side: a flow is smooth."""
 
 
 def body_warp(known_TN4: Tensor, wanted_TN4: Tensor, height: int, width: int) -> Warp:
@@ -234,17 +236,20 @@ def body_warp(known_TN4: Tensor, wanted_TN4: Tensor, height: int, width: int) ->
         wanted_TN4: those of the pose that is wanted.
         height, width: of both pictures.
     """
-    h, w = -(-height // _BODY_CELL), -(-width // _BODY_CELL)
+    cell = max(1, min(height, width) // _BODY_CELLS)
+    h, w = -(-height // cell), -(-width // cell)
     place_P2 = _centres(h, w, height, width, wanted_TN4).flatten(0, 1)
     wanted, known = _Body.of(wanted_TN4), _Body.of(known_TN4)
     share_TLP, near_TP = wanted.shares(place_P2.expand(len(wanted_TN4), -1, -1))
     # Where each limb would take each pixel, and their mean.
-    found_TLP2 = known.place(wanted.local(place_P2))
-    found_TP2 = (share_TLP[..., None] * found_TLP2).sum(dim=1)
+    found_TL2P = known.place(wanted.local(place_P2))
+    found_TP2 = (share_TLP[:, :, None] * found_TL2P).sum(dim=1).mT
     # What another limb hides in the known picture is not found there.
     other_TLP, near_there_TP = known.shares(found_TP2)
     agreement_TP = (share_TLP * other_TLP).sum(dim=1) / (share_TLP**2).sum(dim=1)
-    seen_TP = (share_TLP * known.visible[..., None]).sum(dim=1)
+    # Nor is what is seen end-on there, and is to be shown at full length.
+    drawn_TL = (known.sizes() / wanted.sizes() / SURE_SHRUNK).clamp(0, 1)
+    seen_TP = (share_TLP * (known.visible * drawn_TL)[..., None]).sum(dim=1)
     on_body_TP = near_there_TP * agreement_TP.clamp(0, 1) * seen_TP
     # Beyond the body the scene stays, and is seen where the body was not.
     hidden_TP = _nearness(known.beyond(place_P2.expand(len(wanted_TN4), -1, -1)))
@@ -315,6 +320,12 @@ class _Body:
             visible=torch.cat([seen, torch.ones_like(seen[:, :1])], dim=1).clamp(0, 1),
         )
 
+    def sizes(self) -> Tensor:
+        """(T, L): pixels of a limb's length, and for the torso the root of its area."""
+        lengths = self.axes[:, :-1, :, 0].norm(dim=2)
+        area = _determinant(self.axes[:, -1:]).abs().clamp_min(1.0)
+        return torch.cat([lengths, area.sqrt()], dim=1)
+
     def local(self, place_P2: Tensor) -> Tensor:
         """Pixels in each limb's own axes: (T, L, 2, P)."""
         area = _determinant(self.axes)
@@ -323,17 +334,20 @@ class _Body:
         return inverse @ (place_P2.mT - self.origin[..., None])
 
     def place(self, local_TL2P: Tensor) -> Tensor:
-        """Back to pixels: (T, L, P, 2)."""
-        return (self.axes @ local_TL2P + self.origin[..., None]).mT
+        """Back to pixels: (T, L, 2, P)."""
+        return self.axes @ local_TL2P + self.origin[..., None]
 
     def beyond(self, place_TP2: Tensor) -> Tensor:
         """Squared distance of each pixel to each limb, in its half widths: (T, L, P)."""
         start, along = self.ends[:, :, 0], self.ends[:, :, 1] - self.ends[:, :, 0]
-        offset = place_TP2[:, None] - start[:, :, None]
-        part = (offset * along[:, :, None]).sum(dim=3)
-        part = (part / (along**2).sum(dim=2, keepdim=True).clamp_min(1e-6)).clamp(0, 1)
-        apart = (offset - part[..., None] * along[:, :, None]).square().sum(dim=3)
-        return apart / self.reach[..., None] ** 2
+        length = (along**2).sum(dim=2, keepdim=True).clamp_min(1e-6)
+        # x and y apart: sums over an axis of two are slow.
+        along_x, along_y = along[..., None].unbind(2)
+        start_x, start_y = start[..., None].unbind(2)
+        x, y = place_TP2[:, None, :, 0] - start_x, place_TP2[:, None, :, 1] - start_y
+        part = ((x * along_x + y * along_y) / length).clamp(0, 1)
+        x, y = x - part * along_x, y - part * along_y
+        return (x * x + y * y) / self.reach[..., None] ** 2
 
     def shares(self, place_TP2: Tensor) -> tuple[Tensor, Tensor]:
         """To which limb each pixel belongs, (T, L, P) summing to 1 over limbs; and how near the

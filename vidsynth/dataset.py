@@ -23,7 +23,7 @@ from vidsynth.errors import BadOption, CannotWrite, NoSubjectFound, UnsupportedV
 from vidsynth.exemplars import Gallery, Plan
 from vidsynth.files import cache_folder, cache_key, cannot_write, writing
 from vidsynth.kinds import Conditions, Extractor, Recalled, TrainBatch
-from vidsynth.plate import estimate_plate
+from vidsynth.plate import cut_out, estimate_plate
 from vidsynth.report import Reporter
 from vidsynth.stages import average_rate, extracting
 from vidsynth.stream import Chunk
@@ -277,7 +277,7 @@ def prepare(
     kept = planned = None
     if conditions.exemplars:
         kept, planned = _exemplars(
-            frames, window, inside, tracked.pts, training, conditions, gallery
+            frames, plate, window, inside, tracked.pts, training, conditions, gallery
         )
     return Footage(
         pictures=frames,
@@ -299,6 +299,7 @@ def prepare(
 
 def _exemplars(
     frames: Tensor,
+    plate: Tensor | None,
     window: Box,
     inside: Conditioning,
     pts: Tensor,
@@ -310,8 +311,11 @@ def _exemplars(
     usable = training.nonzero()[:, 0]
     index = usable[exemplars.cover(inside[usable].features(), count)]
     x0, y0, x1, y1 = window
-    images = frames[index][:, :, y0:y1, x0:x1]
-    gallery = Gallery(images=images, signal=inside[index], pts=pts[index])
+    images, signal = frames[index][:, :, y0:y1, x0:x1], inside[index]
+    if plate is not None:
+        around = signal.silhouette(y1 - y0, x1 - x0)
+        images = torch.cat([images, cut_out(images, plate[:, y0:y1, x0:x1], around)], dim=1)
+    gallery = Gallery(images=images, signal=signal, pts=pts[index])
     return gallery, exemplars.plan(gallery, inside, conditions.exemplars, at=pts)
 
 

@@ -39,7 +39,8 @@ class Gallery:
     """What a subject keeps of its video to paint from."""
 
     images: Tensor
-    """(N, 3, H, W) uint8: the generator's window."""
+    """(N, C, H, W) uint8: the generator's window, in colours; over a still background a fourth
+    channel says how surely each pixel shows the subject (`plate.cut_out`)."""
     signal: Conditioning
     """N frames, in pixels of the window."""
     pts: Tensor

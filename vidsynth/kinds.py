@@ -91,7 +91,8 @@ class Recalled:
     """K exemplars of each frame, ready to be sampled; `...` stands for the batch's axes."""
 
     images: Tensor
-    """(..., K, 3, H, W) float32 in [-1, 1], as they were filmed."""
+    """(..., K, C, H, W) float32 in [-1, 1]: as they were filmed, and where C is 4, how surely each
+    pixel shows the subject, 1 for surely."""
     flow: Tensor
     """(..., K, 2, H, W) float32 pixels: what `blocks.warp` takes."""
     valid: Tensor

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 # N frames looked at, H, W pixels
@@ -16,6 +17,8 @@ STILL_LEVELS = 6.0
 """A background pixel is still when its median deviation from the plate is below this (of 255)."""
 STILL_SHARE = 0.93
 """The camera is still when this share of the uncovered background pixels is."""
+UNLIKE_LEVELS = (10.0, 30.0)
+"""A pixel that differs from the plate by less is background, by more is subject (of 255)."""
 UNCOVERED_SHARE = 0.35
 """At least this share of the picture must be seen uncovered, or a plate is no help."""
 
@@ -55,3 +58,24 @@ def estimate_plate(frames: Tensor, silhouettes: Callable[[Tensor], Tensor | None
     holes = (~seen).astype(np.uint8)
     filled = cv2.inpaint(plate, holes, 5, cv2.INPAINT_TELEA) if holes.any() else plate
     return torch.from_numpy(np.ascontiguousarray(filled.transpose(2, 0, 1)))
+
+
+def cut_out(frames: Tensor, plate: Tensor, silhouettes: Tensor | None) -> Tensor:
+    """How surely each pixel shows the subject, and not the still background.
+
+    Args:
+        frames: (T, 3, H, W) uint8.
+        plate: (3, H, W) uint8.
+        silhouettes: (T, 1, H, W) uint8, 255 generously over the subject; None when unknown.
+
+    Returns:
+        (T, 1, H, W) uint8: 0 where a frame is as the plate is, or beyond the silhouette.
+    """
+    least, most = UNLIKE_LEVELS
+    covers = []
+    for t, frame in enumerate(frames):  # one by one: as floats, all frames would be large
+        unlike = (frame.float() - plate.float()).abs()
+        unlike = F.avg_pool2d(unlike, 3, stride=1, padding=1, count_include_pad=False).amax(0)
+        cover = (255 * (unlike - least) / (most - least)).clamp(0, 255).to(torch.uint8)
+        covers.append(cover if silhouettes is None else cover.minimum(silhouettes[t, 0]))
+    return torch.stack(covers)[:, None]

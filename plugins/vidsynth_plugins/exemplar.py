@@ -50,7 +50,7 @@ class ExemplarOptions(Pix2PixHDOptions):
     detail: float = 6.0
     filters: int = 32
     downsamplings: int = 2
-    blocks: int = 6
+    blocks: int = 4
     stem: Stem = "shuffle"
     upsampling: Upsampling = "smooth"
     skips: bool = True
@@ -84,11 +84,12 @@ class ExemplarPainter(Painter):
 
     def __init__(self, options: ExemplarOptions, conditions: Conditions) -> None:
         self.slots = options.exemplars
+        plated = options.background and conditions.background
         super().__init__(
             options,
             channels=conditions.channels,
-            background=options.background and conditions.background,
-            more_in=4 * options.exemplars,
+            background=plated,
+            more_in=(5 if plated else 4) * options.exemplars,
             more_out=3 * options.exemplars,
         )
         self.correction = options.correction
@@ -96,16 +97,24 @@ class ExemplarPainter(Painter):
 
     def also_seen(self, recalled: Recalled | None) -> list[Tensor]:
         recalled = self._given(recalled)
-        copies_BK3HW = _warped(recalled, recalled.flow, "bilinear")
-        return [copies_BK3HW.flatten(1, 2), recalled.valid.flatten(1, 2)]
+        return [
+            _warped(recalled, recalled.flow, "bilinear").flatten(1, 2),
+            recalled.valid.flatten(1, 2),
+        ]
 
-    def coloured(self, painted_BCHW: Tensor, recalled: Recalled | None) -> Tensor:
+    def coloured(
+        self, painted_BCHW: Tensor, recalled: Recalled | None, plate_3HW: Tensor | None
+    ) -> Tensor:
         recalled = self._given(recalled)
         own_B3HW = painted_BCHW[:, :3].tanh()
         logits_BKHW, moves_BCHW = painted_BCHW[:, -3 * self.slots :].tensor_split([self.slots], 1)
         reach = self.correction * painted_BCHW.shape[2]
         moves_BK2HW = reach * moves_BCHW.tanh().unflatten(1, (self.slots, 2))
-        copies_BK3HW = _warped(recalled, recalled.flow + moves_BK2HW, "bicubic")
+        copies_BKCHW = _warped(recalled, recalled.flow + moves_BK2HW, "bicubic")
+        copies_BK3HW = copies_BKCHW[:, :, :3]
+        if self.background and plate_3HW is not None:  # only the subject moved
+            cover_BK1HW = copies_BKCHW[:, :, 3:].add(1).div(2).clamp(0, 1)
+            copies_BK3HW = plate_3HW.lerp(copies_BK3HW, cover_BK1HW)
 
         first_K = torch.arange(self.slots, device=painted_BCHW.device) == 0
         sure_BKHW = (COPY_LOGITS + FIRST_LOGITS * first_K[:, None, None]) * recalled.valid[:, :, 0]
@@ -126,8 +135,10 @@ def blended(pictures_BN3HW: Tensor, logits_BNHW: Tensor, *, detail: float) -> Te
     ("A multiresolution spline with application to image mosaics"), what is coarse is mixed softly,
     and what is fine is taken the more from one picture at each place, the higher `detail` is.
     """
-    coarse_BN3HW = _coarse(pictures_BN3HW)
     soft_BNHW = logits_BNHW.softmax(dim=1)
+    if detail == 1:
+        return (soft_BNHW[:, :, None] * pictures_BN3HW).sum(dim=1)
+    coarse_BN3HW = _coarse(pictures_BN3HW)
     decided_BNHW = (detail * logits_BNHW).softmax(dim=1)
     rest_BNHW = soft_BNHW - decided_BNHW  # products, since a sum of products by einsum is slow
     made_BN3HW = decided_BNHW[:, :, None] * pictures_BN3HW + rest_BNHW[:, :, None] * coarse_BN3HW
@@ -142,6 +153,6 @@ def _coarse(pictures_BN3HW: Tensor) -> Tensor:
 
 
 def _warped(recalled: Recalled, flow_BK2HW: Tensor, mode: Literal["bilinear", "bicubic"]) -> Tensor:
-    """(B, K, 3, H, W)"""
+    """(B, K, C, H, W)"""
     images, flow = recalled.images.flatten(0, 1).float(), flow_BK2HW.flatten(0, 1).float()
     return warp(images, flow, mode=mode).unflatten(0, flow_BK2HW.shape[:2])

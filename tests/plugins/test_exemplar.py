@@ -22,6 +22,7 @@ from vidsynth_plugins.exemplar import Exemplar, ExemplarOptions, ExemplarPainter
 
 SMALL: dict[str, Any] = {"filters": 8, "blocks": 1, "d_filters": 8}
 FACE = Conditions(kinds=(FaceSequence,), channels=6, exemplars=2)
+BODY = Conditions(kinds=(PoseSequence,), channels=3, background=True, exemplars=2)
 SIZE = 32
 
 
@@ -94,6 +95,25 @@ def test_corrections_move_an_exemplar_as_far_as_the_option_says() -> None:
     made = painter(torch.zeros(1, 6, SIZE, SIZE), recalled=recalled(images))
     inner = made[..., : SIZE - 6]
     torch.testing.assert_close(inner, images[:, 0, :, :, 4:-2], atol=1e-4, rtol=0)
+
+
+def test_over_a_still_background_only_the_subject_of_an_exemplar_is_copied() -> None:
+    """The background that an exemplar brought along is not shown where its subject moved."""
+    painter = untrained(BODY)
+    says = torch.zeros(4 + 3 * 2)
+    says[3], says[4] = 50.0, 50.0  # all of the window is foreground; the first exemplar is taken
+    painter = with_output(painter, says)
+    images, plate = smooth(1, 2), torch.full((3, SIZE, SIZE), 0.25)
+    cover = -torch.ones(1, 2, 1, SIZE, SIZE)
+    cover[..., : SIZE // 2] = 1.0
+    made = painter(
+        torch.zeros(1, 3, SIZE, SIZE),
+        plate_3HW=plate,
+        recalled=recalled(torch.cat([images, cover], dim=2)),
+    )
+    left, right = made[..., : SIZE // 2 - 2], made[..., SIZE // 2 + 2 :]
+    torch.testing.assert_close(left, images[:, 0, :, :, : SIZE // 2 - 2], atol=1e-4, rtol=0)
+    torch.testing.assert_close(right, torch.full_like(right, 0.25), atol=1e-4, rtol=0)
 
 
 def test_detail_is_chosen_and_not_averaged() -> None:

@@ -232,7 +232,7 @@ def _generator_jobs(
         background=background,
         exemplars=int(generator_ref.options.get("exemplars", 0)),
     )
-    gallery = grey_gallery(signal) if conditions.exemplars else None
+    gallery = grey_gallery(signal, background) if conditions.exemplars else None
     spec = VideoSpec(height=recipe.size, width=recipe.size, fps=FPS)
     trained = build_generator(generator_ref, conditions).objective(spec).generator.state_dict()
 
@@ -258,10 +258,10 @@ def true_motion(kind: type[Conditioning], num_frames: int, size: int) -> Conditi
     raise VidsynthError(f"no synthetic world shows {kind.kind!r}; give a generator that takes pose")
 
 
-def grey_gallery(signal: Conditioning) -> Gallery:
+def grey_gallery(signal: Conditioning, background: bool) -> Gallery:
     """Exemplars without a picture, of every other moment of a motion: for timing."""
     some = signal[::2]
-    images = torch.full((len(some), 3, *signal.size), 128, dtype=torch.uint8)
+    images = torch.full((len(some), 3 + background, *signal.size), 128, dtype=torch.uint8)
     pts = torch.arange(len(some), dtype=torch.float64)
     return Gallery(images=images, signal=some, pts=pts)
 

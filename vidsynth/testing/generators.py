@@ -20,6 +20,7 @@ from vidsynth.errors import BadSubject, VidsynthError
 from vidsynth.exemplars import Gallery, plan
 from vidsynth.kinds import Conditions, Generator, Objective, Recalled, TrainBatch
 from vidsynth.processes import Processes
+from vidsynth.plate import cut_out
 from vidsynth.stream import Chunk
 from vidsynth.testing.conformance import Case, Check, assert_near
 from vidsynth.testing.samples import SIGNALS, chunked, sizes, times
@@ -189,7 +190,7 @@ class _Stage:
             SIGNALS[kind](num_frames, height, width) for kind in self.generator.conditions.kinds
         ]
         if self.case.background:
-            plate = self.case.footage(1, seed=9).frames[0]
+            plate = self.plate()
             made.append(BackgroundPlate(image=plate, frame_index=torch.arange(num_frames)))
         slots = self.generator.conditions.exemplars
         if slots:
@@ -201,7 +202,13 @@ class _Stage:
         """Some moments of the footage that the signals go with."""
         clip = self.case.footage(10)[::3]
         signal = SIGNALS[self.generator.conditions.kinds[0]](10, self.case.height, self.case.width)
-        return Gallery(images=clip.frames, signal=signal[::3], pts=clip.pts)
+        images = clip.frames
+        if self.case.background:
+            images = torch.cat([images, cut_out(images, self.plate(), None)], dim=1)
+        return Gallery(images=images, signal=signal[::3], pts=clip.pts)
+
+    def plate(self) -> Tensor:
+        return self.case.footage(1, seed=9).frames[0]
 
     def __call__(
         self, signals: Sequence[Conditioning], lengths: Sequence[int], pts: Tensor | None = None

@@ -289,7 +289,7 @@ class Painter(nn.Module):
             shrunk = 2 ** len(self.body.encoders)  # pyright: ignore[reportArgumentType]
             size = (-(-size[0] // shrunk), -(-size[1] // shrunk))
         painted_BCHW = painted_BCHW[:, :, : size[0], : size[1]]
-        frames_B3HW = self.coloured(painted_BCHW, recalled)
+        frames_B3HW = self.coloured(painted_BCHW, recalled, plate_3HW)
         if self.background:
             if plate_3HW is None:
                 raise ValueError("this painter composites over a plate, and was given none")
@@ -306,7 +306,9 @@ class Painter(nn.Module):
         """What the network sees beside the maps: pictures (B, C, H, W)."""
         return []
 
-    def coloured(self, painted_BCHW: Tensor, recalled: Recalled | None) -> Tensor:
+    def coloured(
+        self, painted_BCHW: Tensor, recalled: Recalled | None, plate_3HW: Tensor | None
+    ) -> Tensor:
         """The subject (B, 3, H, W) from what the network made: colours, then the mask's logits
         with a background, then what a kind of painter asked for."""
         return painted_BCHW[:, :3].tanh()
