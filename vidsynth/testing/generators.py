@@ -19,8 +19,8 @@ from vidsynth.conditioning import BackgroundPlate, Conditioning, Exemplars
 from vidsynth.errors import BadSubject, VidsynthError
 from vidsynth.exemplars import Gallery, plan
 from vidsynth.kinds import Conditions, Generator, Objective, Recalled, TrainBatch
-from vidsynth.processes import Processes
 from vidsynth.plate import cut_out
+from vidsynth.processes import Processes
 from vidsynth.stream import Chunk
 from vidsynth.testing.conformance import Case, Check, assert_near
 from vidsynth.testing.samples import SIGNALS, chunked, sizes, times
