@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 
 from vidsynth.plate import cut_out, estimate_plate
@@ -83,3 +84,40 @@ def test_what_changes_beyond_the_silhouette_is_no_part_of_the_subject():
     frames[:, :, 32:38, 40:50] = 0  # a dog
     assert int(cut_out(frames[:1], background, covered[:1])[..., 32:38, 40:50].max()) == 0
     assert int(cut_out(frames[:1], background, None)[..., 33:37, 41:49].max()) == 255
+
+
+def stander(between: torch.Tensor):
+    """Someone whose two legs sway, with `between` (3, H, W) in the gap that the silhouette hides,
+    before a wall of two colours."""
+    wall = torch.full((3, HEIGHT, WIDTH), 120, dtype=torch.uint8)
+    wall[2, HEIGHT // 2 :] = 60
+    frames = wall.expand(30, -1, -1, -1).clone()
+    covered = torch.zeros(30, 1, HEIGHT, WIDTH, dtype=torch.uint8)
+    core = torch.zeros_like(covered)
+    for t in range(30):
+        left = 18 + t % 3
+        frames[t, :, 10:, left : left + 24] = between[:, 10:, left : left + 24]
+        covered[t, :, 8:, left - 2 : left + 26] = 255
+        for x in (left, left + 18):
+            frames[t, :, 10:, x : x + 6] = torch.tensor([220, 30, 40])[:, None, None].byte()
+            core[t, :, 10:, x : x + 6] = 255
+    return wall, frames, covered, core
+
+
+def test_the_background_between_legs_is_found_though_a_silhouette_always_hides_it():
+    wall, _, _, _ = stander(torch.zeros(3, HEIGHT, WIDTH))
+    wall, frames, covered, core = stander(wall)
+    plate = estimate_plate(frames, lambda i: covered[i], lambda i: core[i])
+    assert plate is not None
+    assert torch.equal(plate[:, 12:, 28:34], wall[:, 12:, 28:34])
+
+
+@pytest.mark.parametrize("colour", [(220, 30, 40), (30, 200, 60)], ids=["as the legs", "another"])
+def test_a_skirt_between_the_legs_is_not_background(colour: tuple[int, int, int]):
+    skirt = torch.tensor(colour, dtype=torch.uint8)[:, None, None].expand(3, HEIGHT, WIDTH)
+    wall, frames, covered, core = stander(skirt)
+    plate = estimate_plate(frames, lambda i: covered[i], lambda i: core[i])
+    assert plate is not None
+    gap, expected = plate[:, 14:, 28:34].int(), wall[:, 14:, 28:34].int()
+    assert int((gap - expected).abs().max()) <= 60  # the wall's other colour at most
+    assert float((gap - expected).abs().float().mean()) < 15

@@ -78,6 +78,11 @@ class Conditioning(ABC):
         """(T, 1, height, width) uint8: 255 generously over the subject; None when unknown."""
         return None
 
+    def core(self, height: int, width: int) -> Tensor | None:
+        """(T, 1, height, width) uint8: 255 surely on the subject, none of which is far from there;
+        None when unknown."""
+        return None
+
     def regions(self) -> Mapping[str, Tensor]:
         """Boxes by name ("subject", "face"...): (T, 4) float32 pixels; x1 <= x0 where absent."""
         return {}
@@ -227,6 +232,10 @@ class PoseSequence(Conditioning):
 
     def silhouette(self, height: int, width: int) -> Tensor:
         return bodies.silhouettes(self, height, width)
+
+    def core(self, height: int, width: int) -> Tensor:
+        drawn = self.draw(height, width).amax(dim=1, keepdim=True)
+        return (drawn > 8).to(torch.uint8).mul_(255)
 
     def regions(self) -> Mapping[str, Tensor]:
         return bodies.regions(self)

@@ -267,7 +267,11 @@ def prepare(
     signal = tracked.signal.crop(crop).rescale(height, width)
     plate = None
     if background:
-        plate = estimate_plate(frames, lambda i: signal[i].silhouette(height, width))
+        plate = estimate_plate(
+            frames,
+            lambda i: signal[i].silhouette(height, width),
+            lambda i: signal[i].core(height, width),
+        )
         if plate is None:
             reporter.say("the camera moves or the subject hides most of it: no background plate")
     window = _window(signal, spec) if plate is not None else (0, 0, width, height)
