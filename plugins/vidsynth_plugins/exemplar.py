@@ -30,6 +30,9 @@ COPY_LOGITS = 0.5
 FIRST_LOGITS = 0.5
 """How much more it trusts the first one, which is most alike."""
 
+STIFF_PX = 4
+"""Pixels are moved together in cells of this size: neighbours moved apart show as a comb."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExemplarOptions(Pix2PixHDOptions):
@@ -109,7 +112,8 @@ class ExemplarPainter(Painter):
         own_B3HW = painted_BCHW[:, :3].tanh()
         logits_BKHW, moves_BCHW = painted_BCHW[:, -3 * self.slots :].tensor_split([self.slots], 1)
         reach = self.correction * painted_BCHW.shape[2]
-        moves_BK2HW = reach * moves_BCHW.tanh().unflatten(1, (self.slots, 2))
+        moves_BCHW = reach * _coarse(moves_BCHW.tanh(), STIFF_PX)
+        moves_BK2HW = moves_BCHW.unflatten(1, (self.slots, 2))
         copies_BKCHW = _warped(recalled, recalled.flow + moves_BK2HW, "bicubic")
         copies_BK3HW = copies_BKCHW[:, :, :3]
         if self.background and plate_3HW is not None:  # only the subject moved
@@ -138,18 +142,17 @@ def blended(pictures_BN3HW: Tensor, logits_BNHW: Tensor, *, detail: float) -> Te
     soft_BNHW = logits_BNHW.softmax(dim=1)
     if detail == 1:
         return (soft_BNHW[:, :, None] * pictures_BN3HW).sum(dim=1)
-    coarse_BN3HW = _coarse(pictures_BN3HW)
+    coarse_BN3HW = _coarse(pictures_BN3HW.flatten(0, 1), 2).view_as(pictures_BN3HW)
     decided_BNHW = (detail * logits_BNHW).softmax(dim=1)
     rest_BNHW = soft_BNHW - decided_BNHW  # products, since a sum of products by einsum is slow
     made_BN3HW = decided_BNHW[:, :, None] * pictures_BN3HW + rest_BNHW[:, :, None] * coarse_BN3HW
     return made_BN3HW.sum(dim=1)
 
 
-def _coarse(pictures_BN3HW: Tensor) -> Tensor:
-    """What is left of them at half the resolution."""
-    size = (pictures_BN3HW.shape[3], pictures_BN3HW.shape[4])
-    halved = F.avg_pool2d(pictures_BN3HW.flatten(0, 1), 2, ceil_mode=True, count_include_pad=False)
-    return F.interpolate(halved, size, mode="bilinear").view_as(pictures_BN3HW)
+def _coarse(images_BCHW: Tensor, factor: int) -> Tensor:
+    """What is left of them at a lower resolution, at their own."""
+    shrunk = F.avg_pool2d(images_BCHW, factor, ceil_mode=True, count_include_pad=False)
+    return F.interpolate(shrunk, images_BCHW.shape[2:], mode="bilinear")
 
 
 def _warped(recalled: Recalled, flow_BK2HW: Tensor, mode: Literal["bilinear", "bicubic"]) -> Tensor:
