@@ -15,11 +15,11 @@ ROOT = Path(__file__).parents[1]
 # A module (or package) of the core imports only from its left.
 ORDER = (
     "errors", "report", "options", "registry", "recipes", "files", "weights", "devices",
-    "compiling", "processes", "clip", "raster", "facemesh", "drawing", "bodies", "faces",
-    "correspondence", "conditioning", "exemplars",
+    "compiling", "processes", "clip", "raster", "facemesh", "drawing", "smoothing", "bodies",
+    "faces", "correspondence", "conditioning", "exemplars",
     "regions", "stream", "kinds", "pixels", "sound", "encode", "video", "blocks", "losses", "plate",
-    "retarget_body", "retarget_face", "retarget", "stages", "subject", "importing", "dataset",
-    "scores", "training", "choosing", "fitting", "jobs", "evaluation", "worlds",
+    "retarget_body", "retarget_face", "retarget", "steady", "stages", "subject", "importing",
+    "dataset", "scores", "training", "choosing", "fitting", "jobs", "evaluation", "worlds",
     "testing", "bench", "cli",
 )  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import cv2
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from vidsynth.drawing import as_maps, fill_convex, fill_disc, stroke
+from vidsynth.smoothing import smoothed
 
 if TYPE_CHECKING:
     from vidsynth.conditioning import PoseSequence
@@ -84,6 +86,9 @@ _MEASURES = (
 )
 TORSO_METRES = 0.5
 """From the middle of the shoulders to that of the hips, of an adult, about."""
+BODY_METRES = 1.7
+AGILITY = 8.0
+"""Hz per body size a second: how much less a joint in motion is smoothed."""
 _FINGERS = tuple(
     (0, *range(first, first + 4)) for first in (1, 5, 9, 13, 17)
 )  # the 21-point hand: wrist, then four points a finger
@@ -123,6 +128,36 @@ def torso_lengths(points: np.ndarray) -> np.ndarray:
         seen = np.minimum(points[:, start, 2], points[:, end, 2]) > VISIBLE
         candidates.append(np.where(seen | (share == 1.0), length, 0.0))
     return np.maximum(np.max(candidates, axis=0), 1e-3)
+
+
+def steadied(pose: PoseSequence, pts: Tensor, rest_seconds: float) -> PoseSequence:
+    """`Conditioning.steadied` for bodies: the subject's joints, in the picture and in space."""
+    body_px = torso_lengths(subject_points(pose, *pose.size)) * BODY_METRES / TORSO_METRES
+    present = pose.present().tolist()
+
+    def steady(points: Tensor | None, units: np.ndarray) -> Tensor | None:
+        if points is None:
+            return None
+        result = points.clone()
+        result[:, 0] = torch.from_numpy(
+            smoothed(
+                points[:, 0].numpy(),
+                pts.tolist(),
+                present,
+                units.tolist(),
+                rest_seconds=rest_seconds,
+                agility=AGILITY,
+            )
+        )
+        return result
+
+    return replace(
+        pose,
+        keypoints=steady(pose.keypoints, body_px),
+        world=steady(pose.world, np.full(len(body_px), BODY_METRES)),
+        hands=steady(pose.hands, body_px),
+        face=steady(pose.face, body_px),
+    )
 
 
 def draw(pose: PoseSequence, height: int, width: int) -> Tensor:

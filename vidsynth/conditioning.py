@@ -96,6 +96,16 @@ class Conditioning(ABC):
         rows says how unlike two poses (expressions) are. Used for nearest-frame look-ups."""
         raise ValueError(f"{self.kind} offers no features")
 
+    def steadied(self, pts: Tensor, rest_seconds: float) -> Self:
+        """With the trembling of a tracker smoothed away, causally: by a time constant at rest, by
+        less in motion. Optional: a kind that does not tremble stays as it is.
+
+        Args:
+            pts: (T,) seconds at which the frames are shown.
+            rest_seconds: 0 changes nothing.
+        """
+        return self
+
     def warp_to(
         self, other: Self, height: int, width: int, *, device: torch.device | str = "cpu"
     ) -> Warp:
@@ -243,6 +253,9 @@ class PoseSequence(Conditioning):
     def features(self) -> Tensor:
         return bodies.features(self)
 
+    def steadied(self, pts: Tensor, rest_seconds: float) -> PoseSequence:
+        return bodies.steadied(self, pts, rest_seconds)
+
     def warp_to(  # pyright: ignore[reportIncompatibleMethodOverride] - Self, as declared
         self, other: PoseSequence, height: int, width: int, *, device: torch.device | str = "cpu"
     ) -> Warp:
@@ -322,6 +335,9 @@ class FaceSequence(Conditioning):
 
     def features(self) -> Tensor:
         return faces.features(self)
+
+    def steadied(self, pts: Tensor, rest_seconds: float) -> FaceSequence:
+        return faces.steadied(self, pts, rest_seconds)
 
     def warp_to(  # pyright: ignore[reportIncompatibleMethodOverride] - Self, as declared
         self, other: FaceSequence, height: int, width: int, *, device: torch.device | str = "cpu"

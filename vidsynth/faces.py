@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import cv2
@@ -12,6 +13,7 @@ from torch import Tensor
 from vidsynth.drawing import as_maps, fill_convex, fill_disc, fill_polygon, stroke
 from vidsynth.facemesh import load_face_mesh
 from vidsynth.raster import rasterise
+from vidsynth.smoothing import smoothed
 
 if TYPE_CHECKING:
     from vidsynth.conditioning import FaceSequence
@@ -50,6 +52,11 @@ _MOUTH_INSIDE = (96, 0, 24)
 _EYE_WHITE = np.array((176, 176, 176), np.float32)
 _IRIS = np.array((32, 64, 255), np.float32)
 
+AGILITY = 30.0
+"""Hz per face size a second: how much less a point in motion is smoothed; blinks are short."""
+AXIS_CM = 10.0
+"""Length of the axes by which a head's pose is smoothed."""
+
 EYES_WEIGHT, MOUTH_WEIGHT, TURN_WEIGHT = 3.0, 3.0, 0.5
 """How much more than a cheek point the eyes and the mouth count in `features`, and how much the
 head's rotation does (a half turn is worth 2 * sqrt(2) * TURN_WEIGHT face radii)."""
@@ -60,6 +67,38 @@ def _pixels(face: FaceSequence, height: int, width: int) -> np.ndarray:
     zoom_x, zoom_y = width / face.frame_size[1], height / face.frame_size[0]
     # z has no axis of its own in the picture; it only orders, and keeps the scale of x.
     return face.landmarks.double().cpu().numpy() * np.array([zoom_x, zoom_y, zoom_x])
+
+
+def steadied(face: FaceSequence, pts: Tensor, rest_seconds: float) -> FaceSequence:
+    """`Conditioning.steadied` for faces: the mesh, and the head that carries it.
+
+    The head's pose goes through the filter as four points in pixels, its origin and the ends of
+    its axes, so that it stays with the mesh.
+    """
+    axes_T33 = face.scale[:, None, None] * face.rotation.mT  # rows: the ends of x, y and z
+    origin_T13 = torch.nn.functional.pad(face.translation, (0, 1))[:, None]
+    points_TN3 = torch.cat([face.landmarks, origin_T13, AXIS_CM * axes_T33], dim=1)
+    spans = face.landmarks.amax(dim=1) - face.landmarks.amin(dim=1)
+    steady_TN3 = torch.from_numpy(
+        smoothed(
+            points_TN3.numpy(),
+            pts.tolist(),
+            face.present().tolist(),
+            spans[:, :2].amax(dim=1).clamp_min(1.0).tolist(),
+            rest_seconds=rest_seconds,
+            agility=AGILITY,
+        )
+    )
+    axes_T33 = steady_TN3[:, -3:].mT / AXIS_CM
+    left, values, right = torch.linalg.svd(axes_T33)
+    proper = face.present() & (torch.linalg.det(left @ right) > 0)
+    return replace(
+        face,
+        landmarks=steady_TN3[:, :-4],
+        translation=steady_TN3[:, -4, :2].clone(),
+        rotation=torch.where(proper[:, None, None], left @ right, face.rotation),
+        scale=torch.where(proper, values.mean(dim=1), face.scale),
+    )
 
 
 def draw(face: FaceSequence, height: int, width: int) -> Tensor:

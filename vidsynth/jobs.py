@@ -27,6 +27,7 @@ from vidsynth.errors import BadOption, OutputExists
 from vidsynth.files import cache_folder, cache_key, check_free, writing
 from vidsynth.fitting import fit
 from vidsynth.report import Reporter
+from vidsynth.steady import REST_SECONDS, STEADINESS
 from vidsynth.stream import Chunk, StageReport
 from vidsynth.subject import PluginRef, Subject, SubjectCard, build_extractor, load_subject
 
@@ -65,6 +66,7 @@ def transfer(
     device: str = "auto",
     seed: int = 0,
     side_by_side: bool = False,
+    steadiness: float = STEADINESS,
     codec: str = "h264",
     overwrite: bool = False,
     settings: Settings = (),
@@ -90,6 +92,7 @@ def transfer(
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
         seed: of everything random.
         side_by_side: show the source at the left.
+        steadiness: 0 for the generator's own frames, up to 1 for less flicker and calmer motion.
         codec: "h264" or another that the container takes.
         overwrite: replace an output that exists.
         settings: changes to the recipe, nested or as "generator.filters=48" strings.
@@ -133,6 +136,7 @@ def transfer(
         device=device,
         seed=seed,
         side_by_side=side_by_side,
+        steadiness=steadiness,
         codec=codec,
         overwrite=overwrite,
         settings={"retarget": chosen.retarget},
@@ -184,6 +188,7 @@ def render(
     device: str = "auto",
     seed: int = 0,
     side_by_side: bool = False,
+    steadiness: float = STEADINESS,
     codec: str = "h264",
     overwrite: bool = False,
     settings: Settings = (),
@@ -198,6 +203,8 @@ def render(
     inputs = (source,) if target is None else (source, Path(target))
     _check_outputs(output, codec, overwrite, inputs=inputs)
     video.probe(source)
+    if not 0 <= steadiness <= 1:
+        raise BadOption(f"steadiness must be between 0 and 1; got {steadiness:g}")
     if audio == "target" and target is None:
         raise BadOption("--audio target needs the target's video; name it with --target")
     if target is not None:
@@ -220,7 +227,7 @@ def render(
 
     # Render, streaming.
     line = stages.rendering(
-        retargeted.sequence,
+        retargeted.sequence.steadied(tracked.pts, REST_SECONDS * steadiness),
         generator,
         card.window_spec,
         card.window,
@@ -228,6 +235,7 @@ def render(
         gallery,
         device=where,
         seed=seed,
+        steadiness=steadiness,
     )
     if side_by_side:
         clips = stages.clips_of(video.read_chunks(source, chunk=stages.CHUNK, start=start, end=end))
@@ -255,7 +263,7 @@ def render(
         ahead = devices.prefetch_beside(where)
         reports = stream.run(chunks, line, write, prefetch=ahead, progress=step.update)
     with writing(_settings_file(output)) as temporary:
-        temporary.write_text(_resolved(subject.card, source, wanted))
+        temporary.write_text(_resolved(subject.card, source, wanted, steadiness))
     for note in written[0].notes:
         reporter.say(note)
     reporter.say(f"wrote {output}: {len(tracked.pts)} frames")
@@ -347,7 +355,9 @@ def _settings_file(output: Path) -> Path:
     return output.with_name(output.name + ".toml")
 
 
-def _resolved(card: SubjectCard, source: Path, settings: Mapping[str, Any]) -> str:
+def _resolved(
+    card: SubjectCard, source: Path, settings: Mapping[str, Any], steadiness: float
+) -> str:
     """The settings that made an output, as TOML."""
     facts = {
         "vidsynth": __version__,
@@ -356,6 +366,7 @@ def _resolved(card: SubjectCard, source: Path, settings: Mapping[str, Any]) -> s
         "recipe": card.recipe,
         "steps": card.steps,
         "size": [card.width, card.height],
+        "steadiness": steadiness,
         "extractor": options.to_dict(card.extractor),
         "generator": options.to_dict(card.generator),
         "training": dict(card.settings.get("training", {})),

@@ -15,6 +15,7 @@ from vidsynth.devices import autocast
 from vidsynth.errors import PluginError, VidsynthError
 from vidsynth.exemplars import Gallery, plan
 from vidsynth.kinds import Extractor, Generator
+from vidsynth.steady import steadier
 from vidsynth.stream import Chunk, Stage
 
 # T frames, C channels, H, W pixels
@@ -120,6 +121,22 @@ def generating(generator: Generator, spec: VideoSpec, *, seed: int, device: torc
     return named("generate", stage)
 
 
+def steadying(steadiness: float) -> Stage:
+    """Takes the tremble out of the frames, the more the nearer to 1 (see `vidsynth.steady`)."""
+
+    def stage(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+        before: Tensor | None = None
+        for chunk in chunks:
+            assert chunk.clip is not None, "there must be frames to make steadier"
+            frames = []
+            for now in chunk.clip.frames:
+                before = now if before is None else steadier(before, now, steadiness)
+                frames.append(before)
+            yield chunk.with_clip(Clip(torch.stack(frames), chunk.pts) if frames else chunk.clip)
+
+    return named("steady", stage)
+
+
 def compositing(plate: Tensor, window: tuple[int, int, int, int]) -> Stage:
     """Pastes each frame into the full-size plate (3, H, W) uint8 at `window` (x0, y0, x1, y1)."""
     x0, y0, x1, y1 = window
@@ -200,6 +217,7 @@ def rendering(
     *,
     device: torch.device,
     seed: int = 0,
+    steadiness: float = 0.0,
 ) -> list[Stage]:
     """The stages that turn motion, in pixels of the whole output frame, into output frames.
 
@@ -211,12 +229,17 @@ def rendering(
         plate: (3, height, width) uint8 still background of the output frame, or None when the
             window is the whole frame.
         gallery: what the generator paints from, or None.
+        device: where to compute.
+        seed: of what the generator draws at random.
+        steadiness: in [0, 1], as of `steadying`.
     """
     x0, y0, x1, y1 = window
     generator.expect(len(motion))
     inside = None if plate is None else plate[:, y0:y1, x0:x1]
     line = supplying(motion.crop(window), generator, inside, gallery, device=device)
     line.append(generating(generator, spec, seed=seed, device=device))
+    if steadiness:
+        line.append(steadying(steadiness))
     if plate is not None:
         line.append(compositing(plate, window))
     return line

@@ -10,17 +10,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from vidsynth import faces
 from vidsynth.clip import Clip
 from vidsynth.conditioning import FaceSequence
 from vidsynth.facemesh import load_face_mesh
 from vidsynth.kinds import Extractor
+from vidsynth.smoothing import Points
 from vidsynth_plugins.mediapipe_models import Sighting, Tracker, open_face
-from vidsynth_plugins.tracking import Frame, Points, TrackingOptions, follow
+from vidsynth_plugins.tracking import Frame, TrackingOptions, follow
 
 # T frames, N points
 
-AGILITY = 30.0
-"""Hz per face size a second: how much less a point in motion is smoothed; blinks are short."""
 
 # fmt: off
 _RIGID = (4, 6, 10, 33, 54, 67, 117, 119, 121, 127, 129, 132, 133, 136, 143, 147, 198, 205,
@@ -69,7 +69,13 @@ class FaceExtractor(Extractor):
             MissingWeights: this mediapipe has no models of its own and there is no bundle.
         """
         tracks = follow(
-            clips, self._open, _measure, self.options, margin=1.0, agility=AGILITY, parts=(2, 4)
+            clips,
+            self._open,
+            _measure,
+            self.options,
+            margin=1.0,
+            agility=faces.AGILITY,
+            parts=(2, 4),
         )
         for frames, size in tracks:
             yield _sequence(frames, size)

@@ -9,14 +9,13 @@ from typing import ClassVar
 import numpy as np
 import torch
 
+from vidsynth import bodies
 from vidsynth.clip import Clip
 from vidsynth.conditioning import PoseSequence
 from vidsynth.kinds import Extractor
+from vidsynth.smoothing import Points
 from vidsynth_plugins.mediapipe_models import Sighting, Tracker, open_pose
-from vidsynth_plugins.tracking import Frame, Points, TrackingOptions, follow
-
-AGILITY = 8.0
-"""Hz per body size a second: how much less a joint in motion is smoothed."""
+from vidsynth_plugins.tracking import Frame, TrackingOptions, follow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +57,7 @@ class PoseExtractor(Extractor):
             BadOption: hand or face points are asked of a mediapipe that cannot find them.
         """
         tracks = follow(
-            clips, self._open, self._measure, self.options, margin=0.35, agility=AGILITY
+            clips, self._open, self._measure, self.options, margin=0.35, agility=bodies.AGILITY
         )
         for frames, size in tracks:
             yield self._sequence(frames, size)

@@ -11,27 +11,24 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from vidsynth import bodies
 from vidsynth.clip import Clip
+from vidsynth.smoothing import Points, Smoother
 from vidsynth_plugins.mediapipe_models import Picture, Sighting, Tracker
 
 # T frames, N points
 
-Points = NDArray[np.float32]
 Window = tuple[int, int, int, int]
 """x0, y0, x1, y1 in pixels, inside the picture."""
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 4.0
 """Seconds between two searches of the whole picture while the subject is out of sight: each that
 fails doubles the wait, so that a video without a subject is not slow."""
-
-BODY_METRES = 1.7
-"""Size of a body in its world coordinates, near enough for the smoothing's speeds."""
 
 
 class Frame(NamedTuple):
@@ -106,7 +103,9 @@ def follow(
 
         def smooth(name: str, points: Points, seconds: float) -> Points:
             smoother = smoothers.setdefault(name, Smoother(options.smoothing, agility))
-            return smoother(points, seconds, BODY_METRES if name == "world" else follower.size)
+            return smoother(
+                points, seconds, bodies.BODY_METRES if name == "world" else follower.size
+            )
 
         def sightings() -> Iterator[tuple[float, Mapping[str, Points] | None]]:
             for clip in clips:
@@ -124,50 +123,6 @@ def follow(
                 yield batch[:count], size
                 del batch[:count]
         yield from (([], size) for _, size in waiting)  # clips without frames, at the end
-
-
-class Smoother:
-    """A causal low-pass filter whose cutoff rises with the speed of each point (a "One Euro"
-    filter): gentle at rest, hardly there in motion. Its clock is the timestamps."""
-
-    SPEED_CUTOFF = 2.0
-    """Hz: how quickly the estimate of the speed follows."""
-    FORGET = 0.5
-    """Seconds without a sighting after which the filter starts anew."""
-
-    def __init__(self, rest_seconds: float, agility: float) -> None:
-        self._rest_seconds = rest_seconds
-        self._agility = agility
-        self._last: tuple[float, Points, Points] | None = None
-
-    def __call__(self, points: Points, seconds: float, unit: float) -> Points:
-        """The smoothed (N, C) points. `unit`: size of the subject in the scale of the points."""
-        if self._rest_seconds <= 0:
-            return points
-        if self._last is None or self._starts_anew(points, seconds, unit):
-            self._last = seconds, points, np.zeros_like(points[:, :2])
-            return points
-        then, before, velocity = self._last
-        elapsed = seconds - then
-        moved = (points[:, :2] - before[:, :2]) / (elapsed * unit)
-        velocity = velocity + _gain(self.SPEED_CUTOFF, elapsed) * (moved - velocity)
-        speed = np.linalg.norm(velocity, axis=1, keepdims=True)
-        cutoff = 1 / (2 * np.pi * self._rest_seconds) + self._agility * speed
-        smoothed = before + _gain(cutoff, elapsed) * (points - before)
-        self._last = seconds, smoothed, velocity
-        return smoothed
-
-    def _starts_anew(self, points: Points, seconds: float, unit: float) -> bool:
-        """After a long absence, or when most points have leapt half the subject's size."""
-        assert self._last is not None
-        then, before, _ = self._last
-        leap = np.median(np.linalg.norm(points[:, :2] - before[:, :2], axis=1))
-        return seconds - then > self.FORGET or leap > unit / 2
-
-
-def _gain(cutoff: Any, elapsed: float) -> Any:
-    """Weight of the new value in a first-order low-pass filter of this cutoff in Hz."""
-    return 1 / (1 + 1 / (2 * np.pi * cutoff * elapsed))
 
 
 def fill_gaps(

@@ -9,12 +9,11 @@ import pytest
 import torch
 
 from vidsynth.clip import Clip
+from vidsynth.smoothing import Points
 from vidsynth_plugins.mediapipe_models import Picture, Sighting, Tracker
 from vidsynth_plugins.tracking import (
     FIRST_WAIT,
     Follower,
-    Points,
-    Smoother,
     TrackingOptions,
     fill_gaps,
     follow,
@@ -185,47 +184,6 @@ def test_a_gap_holds_back_no_more_than_its_limit() -> None:
 
     for given, _ in enumerate(fill_gaps(counted(), 0.5), start=1):
         assert read - given <= 5
-
-
-def test_smoothing_calms_a_still_point_and_follows_a_moving_one() -> None:
-    rng = np.random.default_rng(0)
-    smoother = Smoother(0.1, agility=10.0)
-    noise = rng.normal(0, 0.005, (100, 1, 2)).astype(np.float32)
-    still = np.array([smoother(n, t / FPS, 1.0) for t, n in enumerate(noise)])
-    assert still[10:].std() < 0.6 * noise[10:].std()
-
-    smoother = Smoother(0.1, agility=10.0)
-    places = [np.array([[2.0 * t / FPS, 0.0]], np.float32) for t in range(50)]
-    lag = [float(p[0, 0] - smoother(p, t / FPS, 1.0)[0, 0]) for t, p in enumerate(places)]
-    assert max(lag[25:]) < 2.0 * 0.02  # two hundredths of a second behind
-
-
-def test_smoothing_depends_on_time_not_on_the_frame_rate() -> None:
-    ends = []
-    for fps in (25, 50):
-        smoother = Smoother(0.2, agility=0.0)
-        smoother(np.zeros((1, 2), np.float32), 0.0, 10.0)
-        steps = [
-            smoother(np.ones((1, 2), np.float32), (t + 1) / fps, 10.0) for t in range(fps // 5)
-        ]
-        ends.append(float(steps[-1][0, 0]))
-    assert ends[0] == pytest.approx(1 - np.exp(-1), abs=0.06)  # one time constant has passed
-    assert ends[1] == pytest.approx(ends[0], abs=0.04)
-
-
-def test_smoothing_does_not_drag_a_point_across_a_leap_or_an_absence() -> None:
-    for then, place in ((0.04, 8.0), (2.0, 0.3)):
-        smoother = Smoother(0.2, agility=0.0)
-        smoother(np.zeros((3, 2), np.float32), 0.0, 1.0)
-        there = np.full((3, 2), place, np.float32)
-        assert np.array_equal(smoother(there, then, 1.0), there)
-
-
-def test_no_smoothing_changes_nothing() -> None:
-    points = np.random.default_rng(0).random((5, 3)).astype(np.float32)
-    smoother = Smoother(0.0, agility=10.0)
-    smoother(points, 0.0, 1.0)
-    assert np.array_equal(smoother(points * 0.9, 0.04, 1.0), points * 0.9)
 
 
 def squares_clip(num_frames: int) -> Clip:

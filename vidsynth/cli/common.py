@@ -86,6 +86,13 @@ _OPTIONS: dict[str, Decorator] = {
     "side_by_side": click.option(
         "--side-by-side", is_flag=True, help="Show the source beside the result."
     ),
+    "steadiness": click.option(
+        "--steadiness",
+        type=click.FloatRange(0, 1),
+        default=0.5,
+        show_default=True,
+        help="0 is livelier, with the flicker that comes of it; 1 is calmer and softer.",
+    ),
     "codec": click.option(
         "--codec", default="h264", show_default=True, help="Video codec to write."
     ),

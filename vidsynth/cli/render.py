@@ -13,7 +13,9 @@ from vidsynth.cli.common import FILE, job_options, running
 @click.command()
 @click.argument("subject", type=FILE)
 @click.argument("source", type=FILE)
-@job_options("output", "audio", "start", "end", "person", "device", "seed", "side_by_side")
+@job_options(
+    "output", "audio", "start", "end", "person", "device", "seed", "side_by_side", "steadiness"
+)
 @click.option("--target", type=FILE, help="Video whose sound --audio target takes.")
 @job_options("codec", "overwrite", "settings", "debug")
 def render(subject: Path, source: Path, output: Path, **options: Any) -> None:

@@ -15,7 +15,16 @@ from vidsynth.cli.common import FILE, job_options, running
 @click.argument("target", type=FILE)
 @job_options("output", "recipe", "preset", "generator", "size", "budget", "steps", "subject")
 @job_options(
-    "audio", "start", "end", "person", "device", "seed", "side_by_side", "codec", "overwrite"
+    "audio",
+    "start",
+    "end",
+    "person",
+    "device",
+    "seed",
+    "side_by_side",
+    "steadiness",
+    "codec",
+    "overwrite",
 )
 @job_options("settings", "debug")
 def transfer(source: Path, target: Path, output: Path, **options: Any) -> None:

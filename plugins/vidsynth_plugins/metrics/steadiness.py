@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from vidsynth.kinds import Film
+from vidsynth.steady import sampled
 from vidsynth_plugins.metrics.common import FrameMetric, blocks, given, nowhere, pairs
 from vidsynth_plugins.metrics.flow import FlowChoice, FlowEstimator, flow_estimator, picture
 
@@ -20,18 +21,6 @@ _STILL = 3.0  # levels of 255 by which noise moves a small patch of a still back
 _QUARTERS = 4
 
 
-def _sampled(values: np.ndarray, flow: np.ndarray) -> np.ndarray:
-    """`values` (H, W, C) looked up at each pixel's own place plus `flow`, bilinear."""
-    rows, columns = np.mgrid[: flow.shape[0], : flow.shape[1]].astype(np.float32)
-    return cv2.remap(
-        values,
-        columns + flow[..., 0],
-        rows + flow[..., 1],
-        cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_REPLICATE,
-    )
-
-
 def trusted(backward: np.ndarray, forward: np.ndarray) -> np.ndarray:
     """(H, W) bool: pixels that were visible before, by flows to and from the frame before.
 
@@ -39,7 +28,7 @@ def trusted(backward: np.ndarray, forward: np.ndarray) -> np.ndarray:
     Transfer for Videos"; what comes from outside the picture is not trusted either.
     """
     height, width = backward.shape[:2]
-    back_again = _sampled(forward, backward)
+    back_again = sampled(forward, backward)
     apart = ((backward + back_again) ** 2).sum(axis=2)
     lengths = (backward**2).sum(axis=2) + (back_again**2).sum(axis=2)
     consistent = apart <= 0.01 * lengths + 0.5
@@ -65,7 +54,7 @@ def warp_error(before: Tensor, now: Tensor, flow: FlowEstimator) -> float:
     if mask.mean() < 0.1:
         return float("nan")
     first, second = (picture(f).astype(np.float32) / 255 for f in (before, now))
-    squares = ((second - _sampled(first, backward)) ** 2).sum(axis=2)
+    squares = ((second - sampled(first, backward)) ** 2).sum(axis=2)
     return float(squares[mask].mean())
 
 

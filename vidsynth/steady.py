@@ -1,0 +1,61 @@
+"""Steadier or livelier: one knob for whatever generator, frame-wise ones included.
+
+Motion is smoothed before it is drawn, and what is made is blended with the frame before, carried
+along by optical flow, wherever the two agree but for a tremble. Where they do not, something
+really changed, and the new frame stays as it is.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+# H, W pixels
+
+STEADINESS = 0.5
+"""Unless the user says otherwise, in [0, 1]: 0 leaves frames as the generator makes them."""
+MOST_KEPT = 0.9
+"""Share of the frame before at steadiness 1, where both agree."""
+TREMBLE_LEVELS = 8.0
+"""Differences well below this, of 255, are a tremble, those well above a change."""
+REST_SECONDS = 0.1
+"""Time constant, at steadiness 1, by which motion at rest is smoothed."""
+
+
+def steadier(before: Tensor, now: Tensor, steadiness: float) -> Tensor:
+    """A frame with the tremble against the one before taken out of it.
+
+    Args:
+        before: (3, H, W) uint8, made steadier itself.
+        now: (3, H, W) uint8, the next frame.
+        steadiness: in [0, 1].
+
+    Returns:
+        (3, H, W) uint8.
+    """
+    old, new = (np.ascontiguousarray(frame.permute(1, 2, 0).numpy()) for frame in (before, now))
+    carried = sampled(old, dis_flow(new, old)).astype(np.float32)
+    new = new.astype(np.float32)
+    apart = cv2.blur(((carried - new) ** 2).mean(axis=2), (5, 5))
+    kept = MOST_KEPT * steadiness * np.exp(-apart / (2 * TREMBLE_LEVELS**2))
+    steady = np.rint(new + kept[..., None] * (carried - new)).astype(np.uint8)
+    return torch.from_numpy(steady).permute(2, 0, 1)
+
+
+def dis_flow(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """How far each pixel of `first` has gone in `second`, both (H, W, 3): (H, W, 2) pixels, x then
+    y, by dense inverse search (Kroeger et al. 2016) on grey pictures."""
+    greys = [cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) for picture in (first, second)]
+    search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    return search.calc(*greys, None)  # pyright: ignore[reportCallIssue, reportArgumentType]
+
+
+def sampled(values: np.ndarray, flow: NDArray[np.float32]) -> np.ndarray:
+    """`values` (H, W, C) looked up at each pixel's own place plus `flow`, bilinear; borders
+    repeated."""
+    rows, columns = np.mgrid[: flow.shape[0], : flow.shape[1]].astype(np.float32)
+    x, y = columns + flow[..., 0], rows + flow[..., 1]
+    return cv2.remap(values, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
