@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vidsynth import stages, stream
 from vidsynth.clip import Clip
-from vidsynth.steady import dis_flow, sampled, steadier
+from vidsynth.steady import sampled, steadier
 from vidsynth.testing import times
 
 SIZE = 64
@@ -76,10 +76,8 @@ def test_it_does_not_matter_how_a_video_is_cut_into_chunks() -> None:
     assert torch.equal(through(shaky, 0.5, (1,) * 9), whole)
 
 
-def test_flow_tells_where_each_pixel_of_the_first_picture_is_in_the_second() -> None:
+def test_a_picture_looked_up_along_its_own_motion_is_the_picture_before() -> None:
     first, second = (np.ascontiguousarray(texture(s).permute(1, 2, 0).numpy()) for s in (0, 3))
-    flow = dis_flow(first, second)[12:-12, 12:-12]
-    assert abs(float(np.median(flow[..., 0])) - 3.0) < 0.2
-    assert abs(float(np.median(flow[..., 1]))) < 0.2
-    found = sampled(second, dis_flow(first, second))[12:-12, 12:-12].astype(float)
-    assert np.abs(found - first[12:-12, 12:-12]).mean() < 2.0
+    moved = np.zeros((SIZE, SIZE, 2), np.float32)
+    moved[..., 0] = 3
+    assert np.array_equal(sampled(second, moved)[:, :-4], first[:, :-4])
