@@ -195,7 +195,7 @@ def _steady_path(cost_TN: Tensor, price: float) -> Tensor:
 
 
 def _fades(chosen_T: Tensor) -> Tensor:
-    """(T,) float32: 1, and less within FADE_FRAMES of a change."""
+    """(T,) float32: 1, and down to a half within FADE_FRAMES of a change."""
     frame = torch.arange(len(chosen_T), dtype=torch.float32)
     changes = (chosen_T[1:] != chosen_T[:-1]).nonzero()[:, 0] + 0.5
     if not len(changes):
@@ -203,4 +203,4 @@ def _fades(chosen_T: Tensor) -> Tensor:
     after = torch.searchsorted(changes, frame)
     before, next_one = changes[(after - 1).clamp_min(0)], changes[after.clamp(max=len(changes) - 1)]
     apart = torch.minimum((frame - before).abs(), (frame - next_one).abs())
-    return ((apart + 0.5) / (FADE_FRAMES + 1)).clamp(max=1.0)
+    return (0.5 + 0.5 * (apart + 0.5) / (FADE_FRAMES + 1)).clamp(max=1.0)
