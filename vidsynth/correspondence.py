@@ -221,6 +221,9 @@ NEARER = 4.0
 """How much a torso length of depth decides between two limbs at one place."""
 STIFFNESS = 6.0
 """How decidedly a pixel follows the limb that it is nearest to, in its half widths."""
+BODY, PULLED = 1.0, 2.0
+"""Half widths of a limb, from its middle: where the body ends, and how far its surroundings are
+moved with it all the way."""
 _BODY_CELLS = 32
 """Along the picture's shorter side: a flow is smooth."""
 
@@ -240,22 +243,24 @@ def body_warp(known_TN4: Tensor, wanted_TN4: Tensor, height: int, width: int) ->
     h, w = -(-height // cell), -(-width // cell)
     place_P2 = _centres(h, w, height, width, wanted_TN4).flatten(0, 1)
     wanted, known = _Body.of(wanted_TN4), _Body.of(known_TN4)
-    share_TLP, near_TP = wanted.shares(place_P2.expand(len(wanted_TN4), -1, -1))
+    share_TLP, beyond_TP = wanted.shares(place_P2.expand(len(wanted_TN4), -1, -1))
     # Where each limb would take each pixel, and their mean.
     found_TL2P = known.place(wanted.local(place_P2))
     found_TP2 = (share_TLP[:, :, None] * found_TL2P).sum(dim=1).mT
     # What another limb hides in the known picture is not found there.
-    other_TLP, near_there_TP = known.shares(found_TP2)
+    other_TLP, beyond_there_TP = known.shares(found_TP2)
     agreement_TP = (share_TLP * other_TLP).sum(dim=1) / (share_TLP**2).sum(dim=1)
     # Nor is what is seen end-on there, and is to be shown at full length.
     drawn_TL = (known.sizes() / wanted.sizes() / SURE_SHRUNK).clamp(0, 1)
     seen_TP = (share_TLP * (known.visible * drawn_TL)[..., None]).sum(dim=1)
-    on_body_TP = near_there_TP * agreement_TP.clamp(0, 1) * seen_TP
+    on_body_TP = _within(BODY, beyond_there_TP) * agreement_TP.clamp(0, 1) * seen_TP
     # Beyond the body the scene stays, and is seen where the body was not.
-    hidden_TP = _nearness(known.beyond(place_P2.expand(len(wanted_TN4), -1, -1)))
+    flow_TP2 = _within(PULLED, beyond_TP)[..., None] * (found_TP2 - place_P2)
+    hidden_TP = _within(BODY, known.beyond(place_P2 + flow_TP2).amin(dim=1))
+    near_TP = _within(BODY, beyond_TP)
     sure_TP = near_TP * on_body_TP + (1 - near_TP) * (1 - hidden_TP) * AROUND
-    flow_T2hw = (near_TP[..., None] * (found_TP2 - place_P2)).mT.unflatten(2, (h, w))
-    return _full_size(flow_T2hw, sure_TP[:, None].unflatten(2, (h, w)), height, width)
+    flow_T2hw, sure_T1hw = (x.mT.unflatten(2, (h, w)) for x in (flow_TP2, sure_TP[..., None]))
+    return _full_size(flow_T2hw, sure_T1hw, height, width)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -350,18 +355,18 @@ class _Body:
         return (x * x + y * y) / self.reach[..., None] ** 2
 
     def shares(self, place_TP2: Tensor) -> tuple[Tensor, Tensor]:
-        """To which limb each pixel belongs, (T, L, P) summing to 1 over limbs; and how near the
-        body it is, (T, P) in [0, 1]."""
+        """To which limb each pixel belongs, (T, L, P) summing to 1 over limbs; and how far beyond
+        the body it is, as in `beyond`, (T, P)."""
         beyond = self.beyond(place_TP2)
         closeness = -STIFFNESS * beyond.clamp(max=20.0)
         on_it = torch.exp(-(beyond - 1).clamp_min(0))  # depth decides only where limbs really are
         score = closeness - NEARER * on_it * self.depth[..., None]
-        return score.softmax(dim=1), _nearness(beyond)
+        return score.softmax(dim=1), beyond.amin(dim=1)
 
 
-def _nearness(beyond_TLP: Tensor) -> Tensor:
-    """(T, P): 1 on the body, 0 from another half width of its limbs on."""
-    return (2 - beyond_TLP.amin(dim=1).sqrt()).clamp(0, 1)
+def _within(reach: float, beyond_TP: Tensor) -> Tensor:
+    """(T, P): 1 up to so many half widths of the nearest limb, 0 from one more on."""
+    return (reach + 1 - beyond_TP.sqrt()).clamp(0, 1)
 
 
 def _torso_lengths(points_TN4: Tensor) -> Tensor:
