@@ -125,14 +125,17 @@ def canonical(face: FaceSequence) -> Tensor:
 
 
 def _most_neutral(shapes: Tensor, rotation: Tensor) -> Tensor:
-    """Indices of the frames with mouth shut, eyes open as usual and face to the camera.
+    """Indices of the frames with mouth shut and not pulled, eyes open as usual and face to the
+    camera.
 
-    The best twentieth, at least 5. A centimetre of open mouth counts as much as lids half a
-    centimetre from their usual gap or a turn of 30 degrees.
+    The best twentieth, at least 5. A centimetre of open mouth counts as much as lids, or corners
+    of the mouth, half a centimetre from where they usually are, or a turn of 30 degrees.
     """
     lids = _openings(shapes)[1]
     turned = torch.acos(rotation[:, 2, 2].abs().clamp(max=1.0))
-    score = _openings(shapes)[0] + (lids - lids.median()).abs() / 0.5 + turned / 0.52
+    corners = shapes[:, list(_MOUTH_CORNERS)]
+    pulled = (corners - corners.median(dim=0).values).norm(dim=2).mean(dim=1)
+    score = _openings(shapes)[0] + ((lids - lids.median()).abs() + pulled) / 0.5 + turned / 0.52
     return score.argsort(stable=True)[: max(5, len(score) // 20)]
 
 
