@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vidsynth import stages, stream
 from vidsynth.clip import Clip
-from vidsynth.steady import sampled, steadier
+from vidsynth.steady import REST_SECONDS, rest_seconds, sampled, steadier
 from vidsynth.testing import times
 
 SIZE = 64
@@ -81,3 +81,8 @@ def test_a_picture_looked_up_along_its_own_motion_is_the_picture_before() -> Non
     moved = np.zeros((SIZE, SIZE, 2), np.float32)
     moved[..., 0] = 3
     assert np.array_equal(sampled(second, moved)[:, :-4], first[:, :-4])
+
+
+def test_motion_is_left_alone_up_to_the_middle_of_the_knob() -> None:
+    assert [rest_seconds(s) for s in (0.0, 0.3, 0.5)] == [0.0, 0.0, 0.0]
+    assert 0 < rest_seconds(0.75) < rest_seconds(1.0) == REST_SECONDS

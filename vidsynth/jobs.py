@@ -27,7 +27,7 @@ from vidsynth.errors import BadOption, OutputExists
 from vidsynth.files import cache_folder, cache_key, check_free, writing
 from vidsynth.fitting import fit
 from vidsynth.report import Reporter
-from vidsynth.steady import REST_SECONDS, STEADINESS
+from vidsynth.steady import STEADINESS, rest_seconds
 from vidsynth.stream import Chunk, StageReport
 from vidsynth.subject import PluginRef, Subject, SubjectCard, build_extractor, load_subject
 
@@ -227,7 +227,7 @@ def render(
 
     # Render, streaming.
     line = stages.rendering(
-        retargeted.sequence.steadied(tracked.pts, REST_SECONDS * steadiness),
+        retargeted.sequence.steadied(tracked.pts, rest_seconds(steadiness)),
         generator,
         card.window_spec,
         card.window,

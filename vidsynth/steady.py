@@ -1,8 +1,8 @@
 """Steadier or livelier: one knob for whatever generator, frame-wise ones included.
 
-Motion is smoothed before it is drawn, and what is made is blended with the frame before, carried
-along by optical flow, wherever the two agree but for a tremble. Where they do not, something
-really changed, and the new frame stays as it is.
+What is made is blended with the frame before, carried along by optical flow, wherever the two
+agree but for a tremble. Where they do not, something really changed, and the new frame stays as it
+is. Beyond the middle of its range the knob smooths motion too before it is drawn, which lags.
 """
 
 from __future__ import annotations
@@ -22,7 +22,12 @@ MOST_KEPT = 0.9
 TREMBLE_LEVELS = 8.0
 """Differences well below this, of 255, are a tremble, those well above a change."""
 REST_SECONDS = 0.1
-"""Time constant, at steadiness 1, by which motion at rest is smoothed."""
+"""Time constant, at steadiness 1, by which motion at rest is smoothed; 0 up to the middle."""
+
+
+def rest_seconds(steadiness: float) -> float:
+    """By how much to smooth motion, for `Conditioning.steadied`."""
+    return REST_SECONDS * max(0.0, 2 * steadiness - 1)
 
 
 def steadier(before: Tensor, now: Tensor, steadiness: float) -> Tensor:

@@ -91,7 +91,7 @@ _OPTIONS: dict[str, Decorator] = {
         type=click.FloatRange(0, 1),
         default=0.5,
         show_default=True,
-        help="0 is livelier, with the flicker that comes of it; 1 is calmer and softer.",
+        help="0 keeps what flickers; up to 0.5 frames calm down, up to 1 the motion too.",
     ),
     "codec": click.option(
         "--codec", default="h264", show_default=True, help="Video codec to write."

@@ -13,7 +13,7 @@ from vidsynth.dataset import split, track
 from vidsynth.errors import BadSubject
 from vidsynth.evaluation.films import Recording, recording
 from vidsynth.report import Reporter
-from vidsynth.steady import REST_SECONDS, STEADINESS
+from vidsynth.steady import STEADINESS
 from vidsynth.stream import Chunk, Stage
 from vidsynth.subject import load_subject
 
@@ -60,7 +60,7 @@ def rendered_tail(
     motion = tracked.signal.crop(crop).rescale(card.height, card.width)[index]
     path = folder / f"{subject.resolve().name}.mp4"
     line = stages.rendering(
-        motion.steadied(tracked.pts[index], REST_SECONDS * STEADINESS),
+        motion,
         generator,
         card.window_spec,
         card.window,
