@@ -17,9 +17,10 @@ ORDER = (
     "errors", "report", "options", "registry", "recipes", "files", "weights", "devices",
     "compiling", "processes", "clip", "raster", "facemesh", "drawing", "smoothing", "bodies",
     "faces", "correspondence", "conditioning", "exemplars",
-    "regions", "stream", "kinds", "pixels", "sound", "encode", "video", "blocks", "losses", "plate",
-    "retarget_body", "retarget_face", "retarget", "steady", "stages", "subject", "importing",
-    "dataset", "scores", "training", "choosing", "fitting", "jobs", "evaluation", "worlds",
+    "regions", "stream", "kinds", "pixels", "sound", "encode", "pictures", "video", "blocks",
+    "losses", "plate", "retarget_body", "retarget_face", "retarget", "steady", "stages", "subject",
+    "importing", "dataset", "given", "scores", "training", "choosing", "fitting", "jobs",
+    "evaluation", "worlds",
     "testing", "bench", "cli",
 )  # fmt: skip
 

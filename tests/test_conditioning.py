@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vidsynth.conditioning import (
+    VOID,
     BackgroundPlate,
     ClassLabel,
     Conditioning,
@@ -115,6 +116,42 @@ def test_cropping_then_drawing_is_drawing_then_cropping(name: str) -> None:
     assert cropped.shape == whole.shape
     a_pixel_off = (whole.int() - whole.roll(1, dims=3).int()).abs().float().mean()
     assert (cropped.int() - whole.int()).abs().float().mean() < 0.05 * a_pixel_off
+
+
+def test_rescaled_labels_hold_only_ids_that_were_there() -> None:
+    maps = replace(with_instances(), labels=with_instances().labels * 9, num_classes=10)
+    for height, width in ((17, 23), (60, 80), (150, 31)):
+        scaled = maps.rescale(height, width)
+        assert scaled.size == (height, width) and scaled.labels.dtype == torch.uint8
+        assert set(scaled.labels.unique().tolist()) <= {0, 9}
+        assert scaled.instances is not None and scaled.instances.dtype == torch.int32
+
+
+def test_pixels_of_no_class_are_drawn_as_none() -> None:
+    labels = torch.tensor([[[0, 1, VOID]]], dtype=torch.uint8)
+    drawn = LabelMaps(labels=labels, num_classes=2).draw(1, 3)
+    assert drawn[0, :, 0].tolist() == [[255, 0, 0], [0, 255, 0]]
+
+
+def test_a_frame_of_background_or_of_no_class_shows_nothing() -> None:
+    labels = torch.zeros(3, 4, 4, dtype=torch.uint8)
+    labels[1] = VOID
+    labels[2, 0, 0] = 1
+    assert LabelMaps(labels=labels, num_classes=2).present().tolist() == [False, False, True]
+
+
+def test_features_of_labels_are_the_shares_of_classes_in_each_cell() -> None:
+    labels = torch.zeros(2, 8, 12, dtype=torch.uint8)
+    labels[1, :2, :3] = 1  # the whole first of 4 x 4 cells
+    features = LabelMaps(labels=labels, num_classes=2).features().unflatten(1, (16, 2))
+    assert torch.equal(features[0], torch.tensor([1.0, 0.0]).expand(16, 2))
+    assert features[1, 0].tolist() == [0.0, 1.0]
+    assert torch.equal(features[1, 1:], features[0, 1:])
+
+
+def test_the_summary_of_labels_tells_what_was_shown() -> None:
+    summary = with_instances().summarise()
+    assert (summary["num_classes"], summary["classes"], summary["instances"]) == (2, [0, 1], True)
 
 
 @pytest.mark.parametrize("name", ["text", "class"])

@@ -494,7 +494,7 @@ def test_the_command_takes_what_the_function_takes_with_the_same_defaults(monkey
         (["MADE"], "held against nothing"),
         (["nowhere.mp4", "REAL"], "nowhere.mp4: no such file"),
         (["FOLDER", "REAL"], "without subject.json"),
-        (["MADE", "FOLDER"], "is a folder"),
+        (["MADE", "FOLDER"], "holds no pictures"),
         (["FOLDER", "FOLDER", "--source", "REAL"], "go with one made film"),
         (["FOLDER", "FOLDER"], "holds no videos"),
         (["MADE", "REAL", "--metric", "psrn"], "there is no metric 'psrn'"),

@@ -578,7 +578,7 @@ def audio_only(path: Path) -> None:
     ("name", "make", "words"),
     [
         ("none.mp4", lambda p: None, "no such file; check the path"),
-        ("folder.mp4", Path.mkdir, "is a folder"),
+        ("folder.mp4", Path.mkdir, "holds no pictures"),
         ("empty.mp4", Path.touch, "is empty; copy or download it again"),
         ("text.mp4", lambda p: p.write_text("not a video\n" * 99), "not a video"),
         ("notes.txt", lambda p: p.write_text("not a video\n" * 99), "is a text, not a video"),

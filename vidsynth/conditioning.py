@@ -20,6 +20,10 @@ from vidsynth.errors import UnsupportedVideo
 
 Box = tuple[float, float, float, float]
 """x0, y0, x1, y1 in pixels."""
+VOID = 255
+"""The label id of pixels that are of no class, as data sets have it; drawn as none of them."""
+LAYOUT = 4
+"""A scene is compared by what fills each of so many cells down and across."""
 
 
 class Conditioning(ABC):
@@ -359,8 +363,9 @@ class LabelMaps(Conditioning):
     per_frame: ClassVar[tuple[str, ...]] = ("labels", "instances")
 
     labels: Tensor
-    """(T, H, W) uint8 class ids in [0, num_classes)."""
+    """(T, H, W) uint8 class ids in [0, num_classes), or VOID."""
     num_classes: int
+    """In [1, 255]."""
     instances: Tensor | None = None
     """(T, H, W) int32 instance ids: pixels of two things never share one."""
 
@@ -373,17 +378,34 @@ class LabelMaps(Conditioning):
 
     def crop(self, box: tuple[int, int, int, int]) -> LabelMaps:
         x0, y0, x1, y1 = box
-        cut = None if self.instances is None else self.instances[:, y0:y1, x0:x1]
-        return replace(self, labels=self.labels[:, y0:y1, x0:x1], instances=cut)
+        return self._changed(lambda ids: ids[:, y0:y1, x0:x1])
 
     def rescale(self, height: int, width: int) -> LabelMaps:
-        def nearest(ids: Tensor) -> Tensor:
-            rows = (torch.arange(height) + 0.5) * ids.shape[1] / height
-            columns = (torch.arange(width) + 0.5) * ids.shape[2] / width
-            return ids[:, rows.long()][:, :, columns.long()]
+        return self._changed(lambda ids: drawing.nearest(ids, height, width))
 
-        instances = None if self.instances is None else nearest(self.instances)
-        return replace(self, labels=nearest(self.labels), instances=instances)
+    def _changed(self, change: Callable[[Tensor], Tensor]) -> LabelMaps:
+        instances = None if self.instances is None else change(self.instances)
+        return replace(self, labels=change(self.labels), instances=instances)
+
+    def present(self) -> Tensor:
+        """Frames that show anything but class 0, which is the background where there is one."""
+        return ((self.labels != 0) & (self.labels != VOID)).flatten(1).any(dim=1)
+
+    def summarise(self) -> dict[str, Any]:
+        return super().summarise() | {
+            "num_classes": self.num_classes,
+            "classes": [i for i in self.labels.unique().tolist() if i != VOID],
+            "instances": self.instances is not None,
+        }
+
+    def features(self) -> Tensor:
+        """The share of each class in each cell of a LAYOUT x LAYOUT grid: where things stand is
+        what a scene is like."""
+        height, width = (LAYOUT * -(-side // LAYOUT) for side in self.size)
+        cells = self.rescale(height, width).labels.unflatten(2, (LAYOUT, -1))
+        cells = cells.unflatten(1, (LAYOUT, -1)).transpose(2, 3).flatten(3).flatten(1, 2)
+        shares = [(cells == index).float().mean(dim=2) for index in range(self.num_classes)]
+        return torch.stack(shares, dim=2).flatten(1)
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

@@ -84,17 +84,18 @@ def resize(frames: Tensor, height: int, width: int) -> Tensor:
 def draw_labels(maps: LabelMaps, height: int, width: int) -> Tensor:
     """One channel per class, 255 where a pixel is of it; then the instance edges if ids are known.
 
-    An edge pixel's id differs from that of any of its four neighbours, as in pix2pixHD.
+    A pixel of no class (`conditioning.VOID`) is 0 in all of them. An edge pixel's id differs from
+    that of any of its four neighbours, as in pix2pixHD.
 
     Returns:
         (T, num_classes or num_classes + 1, height, width) uint8, 0 or 255.
     """
-    labels = _nearest(maps.labels, height, width)
+    labels = nearest(maps.labels, height, width)
     classes = torch.arange(maps.num_classes, dtype=labels.dtype).view(1, -1, 1, 1)
     hot = (labels[:, None] == classes).to(torch.uint8) * 255
     if maps.instances is None:
         return hot
-    edges = instance_edges(_nearest(maps.instances, height, width))
+    edges = instance_edges(nearest(maps.instances, height, width))
     return torch.cat([hot, edges[:, None].to(torch.uint8) * 255], dim=1)
 
 
@@ -110,8 +111,9 @@ def instance_edges(ids: Tensor) -> Tensor:
     return edges
 
 
-def _nearest(maps: Tensor, height: int, width: int) -> Tensor:
-    """(T, H, W) ids at another size; the pixel whose area holds the new pixel's centre."""
+def nearest(maps: Tensor, height: int, width: int) -> Tensor:
+    """(T, H, W) ids at another size, on the CPU: that of the pixel which holds each new pixel's
+    centre. Ids are never mixed."""
     rows = ((torch.arange(height) + 0.5) * maps.shape[1] / height).long()
     columns = ((torch.arange(width) + 0.5) * maps.shape[2] / width).long()
     return maps.cpu()[:, rows][:, :, columns]
@@ -125,7 +127,7 @@ def overlay(clip: Clip, conditioning: Conditioning, *, strength: float = 0.75) -
         conditioning: T frames of a kind that can be drawn.
         strength: how opaque the drawing is, in [0, 1]; undrawn pixels keep the frame.
     """
-    drawn = _colours(conditioning.draw(clip.height, clip.width)).float()
+    drawn = in_colours(conditioning.draw(clip.height, clip.width)).float()
     opacity = drawn.amax(dim=1, keepdim=True) / 255 * strength
     frames = clip.frames.cpu().float()
     # Drawn colours are already dimmed towards black, so they are scaled by strength alone.
@@ -133,7 +135,7 @@ def overlay(clip: Clip, conditioning: Conditioning, *, strength: float = 0.75) -
     return Clip(mixed.round().clamp(0, 255).to(torch.uint8), clip.pts)
 
 
-def _colours(maps: Tensor) -> Tensor:
+def in_colours(maps: Tensor) -> Tensor:
     """Maps of any number of channels as (T, 3, H, W) uint8 colours."""
     if maps.shape[1] in (3, 6):
         return maps[:, :3]

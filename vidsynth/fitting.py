@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vidsynth import devices, options, retarget, stages, stream, video
+from vidsynth import devices, drawing, options, retarget, stages, stream, video
 from vidsynth.choosing import resolved_plugins
 from vidsynth.clip import Clip
 from vidsynth.conditioning import Conditioning
@@ -276,7 +276,7 @@ def _scorer(
 def _write_grid(path: Path, real: Tensor, motion: Conditioning, made: Tensor) -> None:
     """A PNG of six held-out moments: real above, what drives in the middle, made below."""
     index = torch.linspace(0, len(real) - 1, min(6, len(real))).long()
-    maps = motion[index].draw(*real.shape[2:])[:, :3]
+    maps = drawing.in_colours(motion[index].draw(*real.shape[2:]))
     rows = [torch.cat(list(part), dim=2) for part in (real[index], maps, made[index])]
     picture = torch.cat(rows, dim=1).permute(1, 2, 0).numpy()[:, :, ::-1]
     with writing(path) as temporary:

@@ -1,4 +1,6 @@
-"""Video files in and out, through PyAV; nothing else in vidsynth touches a codec.
+"""Video files in and out, through PyAV; with `vidsynth.pictures`, all that touches a codec.
+
+A folder of pictures is a video too (`vidsynth.pictures`), wherever one is read.
 
 Every time is in seconds since the start of the file, as a player shows it: the presentation
 timestamps of the file, less the container's start time where that is positive (MPEG-TS starts its
@@ -28,6 +30,7 @@ from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from vidsynth import pictures
 from vidsynth.clip import Clip, VideoSpec
 from vidsynth.encode import WrittenVideo, check_codec, check_output, write_video
 from vidsynth.errors import UnsupportedVideo
@@ -82,14 +85,16 @@ class VideoInfo:
     """Sentences on what reading this file changes or cannot know."""
 
 
-def probe(path: Path | str) -> VideoInfo:
-    """Look into a video file.
+def probe(path: Path | str, *, fps: Fraction | None = None) -> VideoInfo:
+    """Look into a video file, or a folder of pictures, which has `fps` (by default 25).
 
     Raises:
-        UnsupportedVideo: missing, a folder, empty, not a video, without pictures, undecodable, or
-            of a form refused by name.
+        UnsupportedVideo: missing, empty, not a video, without pictures, undecodable, or of a form
+            refused by name.
     """
     path = Path(path)
+    if path.is_dir():
+        return _probe_folder(path, fps or pictures.RATE)
     with _opened(path) as (container, stream):
         frame = next(_decoded(container, stream, _Damage()), None)
         if frame is None:
@@ -111,6 +116,24 @@ def probe(path: Path | str) -> VideoInfo:
         )
 
 
+def _probe_folder(folder: Path, fps: Fraction) -> VideoInfo:
+    paths = pictures.list_pictures(folder)
+    frame, stream = pictures.decode(paths[0])
+    reader = FrameReader(paths[0], frame, stream)
+    return VideoInfo(
+        path=folder,
+        spec=VideoSpec(height=reader.height, width=reader.width, fps=fps),
+        num_frames=len(paths),
+        seconds=float(len(paths) / fps),
+        has_audio=False,
+        rotation=-frame.rotation % 360,
+        colour=(reader.matrix, reader.full_range),
+        pixel_format=frame.format.name,
+        variable_rate=False,
+        notes=reader.notes,
+    )
+
+
 def read_chunks(
     path: Path | str,
     *,
@@ -118,6 +141,7 @@ def read_chunks(
     size: tuple[int, int] | None = None,
     start: float | None = None,
     end: float | None = None,
+    fps: Fraction | None = None,
     device: torch.device | str = "cpu",
     note: Note = _warn,
 ) -> Generator[Chunk, None, None]:
@@ -128,11 +152,12 @@ def read_chunks(
     Both are told to `note`, as is a GPU decoder that could not be used.
 
     Args:
-        path: the video.
+        path: the video, or a folder of pictures.
         chunk: frames per chunk; the last one may hold fewer.
         size: (height, width) to scale to; by default the size in `probe(path).spec`.
         start: seconds; the first frame is the first at or after it.
         end: seconds; the last frame is the last before it.
+        fps: frames per second of a folder of pictures, by default 25; a video has its own.
         device: where the frames go. On "cuda" they are decoded by the GPU where it can.
         note: told what was repaired; by default the log, at level WARNING.
 
@@ -144,6 +169,17 @@ def read_chunks(
             size changes on the way.
     """
     path, device = Path(path), torch.device(device)
+    if path.is_dir():
+        yield from pictures.read_chunks(
+            path,
+            chunk=chunk,
+            size=size,
+            start=start,
+            end=end,
+            fps=fps or pictures.RATE,
+            device=device,
+        )
+        return
     with _opened(path, device, note) as (container, stream):
         clock, damage = _Clock(stream, clock_start(container)), _Damage()
         if start is not None and start > _SEEK_MARGIN:
@@ -166,10 +202,10 @@ def read_chunks(
             pts.append(now)
             total += 1
             if len(pts) == chunk:
-                yield _chunk(frames, pts, device)
+                yield pictures.chunk_of(frames, pts, device)
                 pts = []
         if pts:
-            yield _chunk(frames, pts, device)
+            yield pictures.chunk_of(frames, pts, device)
         if not total:
             raise _no_pictures(path, start, end)
         if end is None:
@@ -209,8 +245,10 @@ def read_frames_at(
 
 
 def content_hash(path: Path | str) -> str:
-    """SHA-256 of the file's bytes: the first 32 hexadecimal digits."""
+    """SHA-256 of the bytes of a file or of a folder's pictures: the first 32 hexadecimal digits."""
     path = Path(path)
+    if path.is_dir():
+        return pictures.content_hash(path)
     _check_file(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:32]
@@ -240,8 +278,6 @@ def _opened(
 def _check_file(path: Path) -> None:
     if not path.exists():
         raise UnsupportedVideo(f"{path}: no such file; check the path")
-    if path.is_dir():
-        raise UnsupportedVideo(f"{path}: is a folder; name a video file in it")
     if not path.stat().st_size:
         raise UnsupportedVideo(f"{path}: is empty; copy or download it again")
     try:
@@ -417,10 +453,3 @@ def _decoded(
 
 
 _NOTHING = np.empty((0, 0, 0, 3), np.uint8)
-
-
-def _chunk(frames: np.ndarray, pts: list[float], device: torch.device) -> Chunk:
-    """(>=T, H, W, 3) uint8 and T seconds as a Chunk."""
-    pictures = torch.from_numpy(frames[: len(pts)]).permute(0, 3, 1, 2).to(device)
-    clip = Clip(pictures, torch.tensor(pts, dtype=torch.float64))
-    return Chunk(clip.pts, clip)

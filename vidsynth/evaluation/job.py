@@ -214,8 +214,6 @@ def _check_films(made: Path, real: Path | None, source: Path | None, target: Pat
     for path in (made, real, source, target):
         if path is not None and not path.exists():
             raise UnsupportedVideo(f"{path}: no such file or folder; check the path")
-    if real and real.is_dir() and (is_subject or not made.is_dir()):
-        raise BadOption(f"{real} is a folder, and {made} is not one of films; name a film")
 
 
 def _require_a_value(tables: Sequence[Table]) -> None:
