@@ -392,7 +392,7 @@ class LabelMaps(Conditioning):
         return ((self.labels != 0) & (self.labels != VOID)).flatten(1).any(dim=1)
 
     def summarise(self) -> dict[str, Any]:
-        return super().summarise() | {
+        return Conditioning.summarise(self) | {  # slots: a bare super() finds no class
             "num_classes": self.num_classes,
             "classes": [i for i in self.labels.unique().tolist() if i != VOID],
             "instances": self.instances is not None,

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from vidsynth.clip import Clip, VideoSpec
 from vidsynth.conditioning import Conditioning, Exemplars, TextEmbedding
-from vidsynth.errors import BadSubject, IncompatibleStages
+from vidsynth.errors import BadOption, BadSubject, IncompatibleStages
 from vidsynth.stream import Chunk
 
 # B batch, T frames, C channels, H, W pixels
@@ -45,10 +45,43 @@ class Plugin(ABC):
             )
 
 
+@dataclass(frozen=True, slots=True)
+class Given:
+    """Conditioning that somebody has made already, in files."""
+
+    maps: Path
+    """A folder of pictures, or a video; one frame each."""
+    instances: Path | None = None
+    """The same of instance ids, where there are any."""
+
+
 class Extractor(Plugin):
     """Video in, conditioning out: one Conditioning per clip, same number of frames, in order."""
 
     produces: ClassVar[type[Conditioning]]
+
+    @property
+    def reads_files(self) -> bool:
+        """Whether it takes what it produces from files (`read`), and not from pictures.
+
+        Optional, and false for an extractor that does nothing but extract.
+        """
+        return False
+
+    def read(self, given: Given, *, shorter: int) -> Conditioning:
+        """What the files hold, one entry per frame, in order.
+
+        Args:
+            given: the files.
+            shorter: pixels; maps whose shorter side is longer than this come scaled down to it.
+
+        Raises:
+            UnsupportedVideo: they cannot be read, or do not hold what this extractor produces.
+        """
+        raise BadOption(
+            f"{type(self).__name__} extracts from videos and reads no files; leave --labels out, "
+            "or choose a recipe that takes them, like street"
+        )
 
     @abstractmethod
     def extract(self, clips: Iterator[Clip]) -> Iterator[Conditioning]:

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
+from numpy.typing import NDArray
 
 from vidsynth.clip import Clip
 from vidsynth.errors import UnsupportedVideo
@@ -31,13 +32,13 @@ RATE = Fraction(25)
 """Frames per second of a folder that nobody gave another rate."""
 
 
-def list_pictures(folder: Path, *, ending: str = "") -> list[Path]:
+def list_pictures(folder: Path, *, endings: tuple[str, ...] = ()) -> list[Path]:
     """The pictures of a folder in natural order; other files are passed over.
 
     Args:
         folder: looked at, without the folders inside it.
-        ending: where the names of some pictures end like this ("_labelIds"), only those count:
-            data sets keep several kinds of picture side by side.
+        endings: of names, like "_labelIds": only the pictures of the first ending that some have
+            count, since data sets keep several kinds side by side; all where none has any.
 
     Raises:
         UnsupportedVideo: there is not one picture in it.
@@ -48,8 +49,8 @@ def list_pictures(folder: Path, *, ending: str = "") -> list[Path]:
             f"{folder}: holds no pictures ({', '.join(SUFFIXES)}); name a video, or a folder of "
             "pictures that are its frames"
         )
-    of_that_kind = [p for p in found if ending and p.stem.endswith(ending)]
-    return sorted(of_that_kind or found, key=lambda p: natural(p.name))
+    kinds = ([p for p in found if p.stem.endswith(ending)] for ending in endings)
+    return sorted(next(filter(None, kinds), found), key=lambda p: natural(p.name))
 
 
 def natural(name: str) -> list[tuple[int, str]]:
@@ -71,6 +72,33 @@ def decode(path: Path) -> tuple[VideoFrame, VideoStream]:
         raise UnsupportedVideo(
             f"{path}: not a picture that can be read; save it again, or take it out of the folder"
         ) from error
+
+
+def stored(path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """A picture's numbers as they are stored, for pictures that are not to be looked at.
+
+    Returns:
+        (H, W) of one number per pixel: grey levels, also of 16 bits, or places in a colour table;
+        or (H, W, 3) RGB of 8 bits.
+
+    Raises:
+        UnsupportedVideo: no picture, or compressed in a way that changes numbers (JPEG).
+    """
+    frame, stream = decode(path)
+    form = frame.format.name
+    if stream.codec_context.name == "mjpeg" or form.startswith("yuv"):
+        raise UnsupportedVideo(
+            f"{path}: is a {path.suffix[1:].upper()} picture, whose compression changes the "
+            "numbers that labels are; save such maps as PNG"
+        )
+    if form == "pal8":
+        return frame.to_ndarray()[0]
+    if form.startswith("mono"):
+        return (frame.to_ndarray(format="gray") > 0).astype(np.uint8)
+    if form.startswith(("gray", "ya")):
+        deep = "16" in form
+        return frame.to_ndarray(format="gray16le" if deep else "gray")
+    return frame.to_ndarray(format="rgb24")
 
 
 def read_chunks(

@@ -139,6 +139,16 @@ WEIGHTS: Mapping[str, Weights] = MappingProxyType(
                 sha256="4eaa5eb7a98365221087693fcc286334cf0858e2eb6e15b506aa4a7ecdcec4ad",
                 purpose="body pose for MediaPipe 1.x",
             ),
+            Weights(
+                name="selfie_segmenter",
+                file="selfie_segmenter.tflite",
+                url=f"{_MEDIAPIPE}/image_segmenter/selfie_segmenter/float16/1/"
+                "selfie_segmenter.tflite",
+                licence="Apache-2.0",
+                size_mb=0.25,
+                sha256="191ac9529ae506ee0beefa6b2c945a172dab9d07d1e802a290a4e4038226658b",
+                purpose="person segmentation for MediaPipe 1.x",
+            ),
         )
     }
 )
@@ -175,7 +185,7 @@ def locate(name: str, *, path: Path | None = None, offline: bool | None = None) 
         return path
     place = folder() / weights.file
     if not place.is_file():
-        if _offline() if offline is None else offline:
+        if is_offline() if offline is None else offline:
             raise _missing(weights, place, "it is not on this machine")
         _download(weights, place)
     return place
@@ -250,7 +260,8 @@ def staying_offline() -> Iterator[None]:
 _staying_offline = False
 
 
-def _offline() -> bool:
+def is_offline() -> bool:
+    """Whether nothing may be downloaded now."""
     return _staying_offline or os.environ.get("VIDSYNTH_OFFLINE", "").lower() not in (
         "",
         "0",

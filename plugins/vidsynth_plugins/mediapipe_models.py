@@ -1,4 +1,4 @@
-"""MediaPipe's body and face trackers, of either generation, behind one small interface.
+"""MediaPipe's trackers and its person segmenter, of either generation, behind small interfaces.
 
 mediapipe 0.10 carries its models inside the wheel and runs them through `solutions`; 1.x has only
 the Tasks API, which needs model bundles (and which 0.10 has too). This module is the only one that
@@ -146,6 +146,29 @@ def open_face(*, bundle: Path | None, confidence: float) -> Tracker:
     return _TasksFace(_bundle("face_landmarker", bundle), confidence)
 
 
+class Segmenter(ABC):
+    """Tells people from what is behind them, in one picture at a time."""
+
+    @abstractmethod
+    def people(self, picture: Picture) -> NDArray[np.float32]:
+        """(H, W) how likely each pixel is of a person, in [0, 1]."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free the model."""
+
+
+def open_segmenter(*, bundle: Path | None) -> Segmenter:
+    """A person segmenter; `bundle` is a model of MediaPipe's image segmenter (.tflite).
+
+    Raises MissingWeights as `open_pose`.
+    """
+    solutions = None if bundle else _solutions()
+    if solutions:
+        return _SolutionsSegmenter(solutions)
+    return _TasksSegmenter(_bundle("selfie_segmenter", bundle))
+
+
 def _solutions() -> Any | None:
     """`mediapipe.solutions`, where this mediapipe has it."""
     return getattr(_mediapipe(), "solutions", None)
@@ -164,10 +187,11 @@ def _bundle(name: str, given: Path | None) -> Path:
     """The bundle given, else that of the folder VIDSYNTH_MODELS, else of the weights folder."""
     folder = os.environ.get("VIDSYNTH_MODELS")
     if given is None and folder:
-        candidates = sorted(Path(folder).expanduser().glob(f"{name}*.task"))
+        suffix = Path(weights.WEIGHTS[name].file).suffix
+        candidates = sorted(Path(folder).expanduser().glob(f"{name}*{suffix}"))
         if not candidates:
             raise MissingWeights(
-                f"VIDSYNTH_MODELS is {folder}, which holds no {name}.task; put "
+                f"VIDSYNTH_MODELS is {folder}, which holds no {name}{suffix}; put "
                 f"{weights.WEIGHTS[name]} there, or unset it"
             )
         given = candidates[0]
@@ -330,6 +354,22 @@ class _SolutionsFace(_Solutions):
         return [Sighting(points=_face_points(f, picture)) for f in faces]
 
 
+@contextmanager
+def _refusal_of(bundle: Path) -> Iterator[None]:
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:  # how mediapipe refuses a bundle
+        raise MissingWeights(
+            f"{bundle} cannot be used as a model bundle ({error}); get the published one, "
+            "`vidsynth doctor` says where"
+        ) from error
+
+
+def _image(picture: Picture) -> Any:
+    mediapipe = _mediapipe()
+    return mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=picture)
+
+
 class _Tasks(Tracker):
     """The trackers of the Tasks API, which need a bundle."""
 
@@ -347,17 +387,11 @@ class _Tasks(Tracker):
         mode = vision.RunningMode.IMAGE if static else vision.RunningMode.VIDEO
         # As bytes: absolute Windows paths have been refused by some versions.
         base = BaseOptions(model_asset_buffer=self._bundle.read_bytes())
-        try:
+        with _refusal_of(self._bundle):
             return self._create(vision, base, mode, MOST_SUBJECTS if static else 1)
-        except (RuntimeError, ValueError) as error:  # how mediapipe refuses a bundle
-            raise MissingWeights(
-                f"{self._bundle} cannot be used as a model bundle ({error}); get the published "
-                "one, `vidsynth doctor` says where"
-            ) from error
 
     def _run(self, opened: Any, picture: Picture, seconds: float | None) -> Any:
-        mediapipe = _mediapipe()
-        image = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=picture)
+        image = _image(picture)
         if seconds is None:
             return opened.detect(image)
         # Timestamps are whole milliseconds and must grow.
@@ -396,3 +430,36 @@ class _TasksFace(_Tasks):
 
     def _sightings(self, found: Any, picture: Picture) -> list[Sighting]:
         return [Sighting(points=_face_points(f, picture)) for f in found.face_landmarks]
+
+
+class _SolutionsSegmenter(Segmenter):
+    def __init__(self, solutions: Any) -> None:
+        with _quiet():
+            self._opened = solutions.selfie_segmentation.SelfieSegmentation(model_selection=0)
+            self.people(np.zeros((8, 8, 3), np.uint8))  # the model loads with the first picture
+
+    def people(self, picture: Picture) -> NDArray[np.float32]:
+        return self._opened.process(picture).segmentation_mask
+
+    def close(self) -> None:
+        self._opened.close()
+
+
+class _TasksSegmenter(Segmenter):
+    def __init__(self, bundle: Path) -> None:
+        from mediapipe.tasks.python import BaseOptions, vision
+
+        options = vision.ImageSegmenterOptions(
+            base_options=BaseOptions(model_asset_buffer=bundle.read_bytes()),
+            output_confidence_masks=True,
+        )
+        with _quiet(), _refusal_of(bundle):
+            self._opened = vision.ImageSegmenter.create_from_options(options)
+            self.people(np.zeros((8, 8, 3), np.uint8))  # the model loads with the first picture
+
+    def people(self, picture: Picture) -> NDArray[np.float32]:
+        masks = self._opened.segment(_image(picture)).confidence_masks
+        return masks[-1].numpy_view()  # where there are two, the first is the background
+
+    def close(self) -> None:
+        self._opened.close()

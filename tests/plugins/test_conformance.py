@@ -41,6 +41,7 @@ SMALL = {"filters": 8, "downsamplings": 2, "blocks": 1, "d_filters": 8}
 SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
     "pose": {"puppet": {"clip": filmed("puppet"), "height": 160, "width": 160}},
     "face": {"head": {"clip": filmed("head"), "height": 128, "width": 128}},
+    "labels": {"person": {"clip": filmed("puppet"), "height": 160, "width": 160}},
     "multiscale_patch": {"small": {"options": {"filters": 8}}},
     "pix2pixhd": {
         "published": {"options": {**SMALL, "background": False}},
@@ -110,6 +111,7 @@ def test_in_tree_plugins_are_installed() -> None:
     assert installed >= {
         ("extractor", "pose"),
         ("extractor", "face"),
+        ("extractor", "labels"),
         ("generator", "pix2pixhd"),
         ("discriminator", "multiscale_patch"),
         ("metric", "psnr"),
