@@ -89,6 +89,7 @@ def test_flags_reach_the_job(calls: list[tuple[Any, ...]]) -> None:
         "steadiness": 0.2,
         "codec": "h264",
         "overwrite": True,
+        "fps": None,
         "settings": ("generator.filters=8", "training.batch=1"),
     }
 

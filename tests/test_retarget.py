@@ -11,7 +11,13 @@ from torch import Tensor
 
 from vidsynth import faces
 from vidsynth.conditioning import FaceSequence, LabelMaps, PoseSequence
-from vidsynth.errors import BadOption, BadSubject, NoSubjectFound, UnknownName
+from vidsynth.errors import (
+    BadOption,
+    BadSubject,
+    NoSubjectFound,
+    UnknownName,
+    UnsupportedVideo,
+)
 from vidsynth.facemesh import load_face_mesh
 from vidsynth.retarget import BodyRetarget, FaceRetarget, RangeReport, retarget, summarise
 from vidsynth.retarget_body import steady, summarise_body
@@ -815,13 +821,44 @@ def test_training_frames_themselves_are_inside(sequence):
     assert report.distance.max() < 1
 
 
-def test_other_kinds_pass_unchanged():
-    maps = LabelMaps(labels=torch.zeros(3, 4, 4, dtype=torch.uint8), num_classes=2)
-    result = retarget(maps, summarise(maps))
-    assert result.sequence is maps
+def scene(height: int = 4, width: int = 8, *, classes: int = 3, instances: bool = False):
+    labels = torch.zeros(3, height, width, dtype=torch.uint8)
+    labels[:, :, width // 2 :] = classes - 1
+    return LabelMaps(
+        labels=labels, num_classes=classes, instances=labels.int() * 1000 if instances else None
+    )
+
+
+def test_labels_keep_their_ids_and_take_the_targets_size():
+    result = retarget(scene(8, 16, instances=True), summarise(scene(instances=True)))
+    assert isinstance(result.sequence, LabelMaps)
+    assert torch.equal(result.sequence.labels, scene().labels)
+    assert result.sequence.instances is not None and result.sequence.size == (4, 8)
     assert not result.report.outside.any() and len(result.report.distance) == 3
     with pytest.raises(BadOption, match="labels"):
-        retarget(maps, summarise(maps), {"steady": 3})
+        retarget(scene(), summarise(scene()), {"steady": 3})
+
+
+def test_classes_that_the_target_never_showed_are_told():
+    source = scene()
+    source.labels[1, 0, 0] = 1
+    report = retarget(source, summarise(scene())).report
+    assert report.outside.tolist() == [False, True, False]
+    assert "1 of 3 frames ask for classes" in report.sentence(torch.arange(3.0))
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "words"),
+    [
+        (scene(classes=5), scene(), r"frame 0 .*label id 4.*knows the ids 0 to 2"),
+        (scene(), scene(instances=True), "trained with instance maps.*--instances"),
+        (scene(instances=True), scene(), "trained without instance maps; leave"),
+        (scene(8, 8), scene(), "another shape.*1 times as wide as high, not 2 times"),
+    ],
+)
+def test_labels_that_do_not_fit_the_subject_get_one_sentence(source, target, words):
+    with pytest.raises(UnsupportedVideo, match=words):
+        retarget(source, summarise(target))
 
 
 def test_options_may_be_a_checked_mapping():

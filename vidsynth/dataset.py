@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,11 @@ class Tracked:
         usable = int(self.signal.present().sum())
         if usable >= at_least:
             return
+        if self.signal.kind == "labels":
+            raise NoSubjectFound(
+                f"{self.path}: {usable} of its {len(self.pts)} frames show more than background, "
+                f"and at least {at_least} are needed; use a longer or another sequence"
+            )
         thing = "face" if self.signal.kind == "face" else "person"
         if not usable and (person or 1) > 1:
             raise NoSubjectFound(
@@ -90,6 +96,7 @@ def track(
     identity: Mapping[str, Any],
     start: float | None = None,
     end: float | None = None,
+    fps: Fraction | None = None,
     reporter: Reporter | None = None,
 ) -> Tracked:
     """Run an extractor over a video, or read what it gave before for the same content.
@@ -99,12 +106,14 @@ def track(
         extractor: the plugin, built.
         identity: whatever names this extractor and its options, JSON-able: part of the cache key.
         start, end: seconds; the part of the video to look at.
+        fps: of a folder of pictures.
 
     Raises:
         UnsupportedVideo: the file cannot be read.
     """
-    info = video.probe(path)
-    key = cache_key(video.content_hash(path), identity, start, end, TRACKING_PX)
+    info = video.probe(path, fps=fps)
+    rate = {"fps": str(info.spec.fps)} if path.is_dir() else {}
+    key = cache_key(video.content_hash(path), {**identity, **rate}, start, end, TRACKING_PX)
     stored = cache_folder("tracking") / f"{key}.safetensors"
     if stored.exists():
         with safe_open(stored, "pt") as file:
@@ -121,7 +130,9 @@ def track(
 
     reporter, notes = reporter or Reporter(), list(info.notes)
     with reporter.step(f"tracking {path.name}", total=_wanted_frames(info, start, end)) as step:
-        chunks = video.read_chunks(path, size=size, start=start, end=end, note=notes.append)
+        chunks = video.read_chunks(
+            path, size=size, start=start, end=end, fps=fps, note=notes.append
+        )
         stream.run(chunks, [extracting(extractor)], collect, progress=step.update)
     for note in notes:
         reporter.warn(note)

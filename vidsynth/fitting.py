@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 
 import cv2
@@ -18,7 +19,8 @@ from vidsynth.conditioning import Conditioning
 from vidsynth.dataset import Footage, prepare, track
 from vidsynth.errors import BadOption, BadSubject
 from vidsynth.files import writing
-from vidsynth.kinds import Conditions, Generator, Objective
+from vidsynth.given import hash_of, target_with_maps
+from vidsynth.kinds import Conditions, Generator, Given, Objective
 from vidsynth.processes import Processes
 from vidsynth.recipes import Recipe
 from vidsynth.report import Reporter
@@ -56,10 +58,14 @@ def prepare_target(
     target: Path,
     recipe: Recipe,
     *,
+    given: Given | None = None,
+    fps: Fraction | None = None,
     processes: Processes | None = None,
     reporter: Reporter | None = None,
 ) -> Prepared:
     """Track a target and make its training footage, both from the cache where they are there.
+
+    What is `given` is read instead of tracked; `fps` is that of a folder of pictures.
 
     Of several processes the first fills the cache for the others. Raises what `vidsynth train`
     would raise for such a target.
@@ -69,8 +75,13 @@ def prepare_target(
     extractor = build_extractor(extractor_ref)
     if not processes.is_main:
         processes.wait()
-    identity = options.to_dict(extractor_ref)
-    tracked = track(target, extractor, identity=identity, reporter=reporter)
+    if given is not None:
+        tracked = target_with_maps(
+            target, given, extractor, size=recipe.size, fps=fps, reporter=reporter or Reporter()
+        )
+    else:
+        identity = options.to_dict(extractor_ref)
+        tracked = track(target, extractor, identity=identity, fps=fps, reporter=reporter)
     tracked.require_subject(person=extractor_ref.options.get("person"))
     conditions = Conditions(
         kinds=(extractor.produces,),
@@ -101,6 +112,8 @@ def fit(
     budget: float | None,
     steps: int | None,
     *,
+    given: Given | None = None,
+    fps: Fraction | None = None,
     device: str,
     seed: int,
     reporter: Reporter,
@@ -116,7 +129,8 @@ def fit(
     processes = Processes(where)
     where = processes.device or where
     content = video.content_hash(target)
-    existing = _existing(folder, content, recipe)
+    maps = hash_of(given)
+    existing = _existing(folder, content, maps, recipe)
     if existing and not limit.allows(Run(step=existing.card.steps, seconds=existing.card.seconds)):
         reporter.say(f"{folder} is trained already: {existing.card.steps} steps")
         return existing
@@ -126,9 +140,11 @@ def fit(
             f"{recipe.name} recipe at {recipe.size} px: {budget / 60:.3g} min of training, after "
             f"{target.name} is tracked"
         )
-    prepared = prepare_target(target, recipe, processes=processes, reporter=reporter)
+    prepared = prepare_target(
+        target, recipe, given=given, fps=fps, processes=processes, reporter=reporter
+    )
     conditions, footage = prepared.conditions, prepared.footage
-    card = _card(recipe, prepared, target, content)
+    card = _card(recipe, prepared, target, content, maps)
     if existing:
         had = existing.card
         card = replace(card, steps=had.steps, seconds=had.seconds, scores=had.scores)
@@ -169,7 +185,7 @@ def fit(
     )
 
 
-def _existing(folder: Path, content: str, recipe: Recipe) -> Subject | None:
+def _existing(folder: Path, content: str, maps: str, recipe: Recipe) -> Subject | None:
     """The subject already in `folder`, or None for a new one.
 
     Raises BadSubject when it is another target's or was made with other settings.
@@ -187,6 +203,11 @@ def _existing(folder: Path, content: str, recipe: Recipe) -> Subject | None:
         raise BadSubject(
             f"{folder} holds a subject trained on another video ({subject.card.target}); choose "
             "another folder"
+        )
+    if subject.card.settings.get("maps", "") != maps:
+        raise BadSubject(
+            f"{folder} holds a subject trained with other label maps; choose another folder, or "
+            "give those it was trained with"
         )
     extractor, generator = resolved_plugins(recipe)
     for part, wanted in (("extractor", extractor), ("generator", generator)):
@@ -208,7 +229,7 @@ def _existing(folder: Path, content: str, recipe: Recipe) -> Subject | None:
     return subject
 
 
-def _card(recipe: Recipe, prepared: Prepared, target: Path, content: str) -> SubjectCard:
+def _card(recipe: Recipe, prepared: Prepared, target: Path, content: str, maps: str) -> SubjectCard:
     footage = prepared.footage
     return SubjectCard(
         recipe=recipe.name,
@@ -227,6 +248,7 @@ def _card(recipe: Recipe, prepared: Prepared, target: Path, content: str) -> Sub
             "size": recipe.size,
             "training": dict(recipe.training),
             "retarget": dict(recipe.retarget),
+            "maps": maps,
         },
         target=target.name,
         target_hash=content,

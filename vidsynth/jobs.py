@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ from vidsynth import (
     devices,
     drawing,
     options,
+    pictures,
     registry,
     retarget,
     stages,
@@ -26,6 +28,8 @@ from vidsynth.dataset import Tracked, track
 from vidsynth.errors import BadOption, OutputExists
 from vidsynth.files import cache_folder, cache_key, check_free, writing
 from vidsynth.fitting import fit
+from vidsynth.given import in_colours, maps_as_source
+from vidsynth.kinds import Given
 from vidsynth.report import Reporter
 from vidsynth.steady import STEADINESS, rest_seconds
 from vidsynth.stream import Chunk, StageReport
@@ -69,6 +73,7 @@ def transfer(
     steadiness: float = STEADINESS,
     codec: str = "h264",
     overwrite: bool = False,
+    fps: float | None = None,
     settings: Settings = (),
     reporter: Reporter | None = None,
 ) -> Rendered:
@@ -95,6 +100,7 @@ def transfer(
         steadiness: 0 for the generator's own frames, up to 1 for less flicker and calmer motion.
         codec: "h264" or another that the container takes.
         overwrite: replace an output that exists.
+        fps: frames per second of videos that are folders of pictures, by default 25.
         settings: changes to the recipe, nested or as "generator.filters=48" strings.
         reporter: told of progress.
 
@@ -106,6 +112,7 @@ def transfer(
     _check_outputs(output, codec, overwrite, inputs=(source, target))
     for path in (source, target):
         video.probe(path)
+    rate = _rate(fps, (source, target), reporter)
     if source.resolve() == target.resolve():
         raise BadOption(
             f"source and target are both {source}: there is nothing to transfer; give two videos "
@@ -117,12 +124,20 @@ def transfer(
     extractor, _ = resolved_plugins(chosen)
     devices.choose(device)
     # What is wrong with the source is said now, not after the training; the tracking is kept.
-    _track_source(source, extractor, start, end, reporter)
+    _track_source(source, extractor, start, end, rate, reporter)
     if subject is None:
         name = cache_key(video.content_hash(target), chosen.to_dict(), seed)
         subject = cache_folder("subjects") / name
     trained = fit(
-        target, Path(subject), chosen, budget, steps, device=device, seed=seed, reporter=reporter
+        target,
+        Path(subject),
+        chosen,
+        budget,
+        steps,
+        fps=rate,
+        device=device,
+        seed=seed,
+        reporter=reporter,
     )
     return render(
         trained,
@@ -139,6 +154,7 @@ def transfer(
         steadiness=steadiness,
         codec=codec,
         overwrite=overwrite,
+        fps=float(rate) if rate and source.is_dir() else None,
         settings={"retarget": chosen.retarget},
         reporter=reporter,
     )
@@ -148,6 +164,8 @@ def train(
     target: str | Path,
     output: str | Path,
     *,
+    labels: str | Path | None = None,
+    instances: str | Path | None = None,
     recipe: str | None = None,
     preset: str | None = None,
     generator: str | None = None,
@@ -157,21 +175,42 @@ def train(
     person: int | None = None,
     device: str = "auto",
     seed: int = 0,
+    fps: float | None = None,
     settings: Settings = (),
     reporter: Reporter | None = None,
 ) -> Subject:
     """Learn the person in `target` into the subject folder `output`; arguments as `transfer`.
 
     A folder that holds the same target with the same settings is gone on with.
+
+    Args:
+        target: the video, or a folder of pictures.
+        output: the folder.
+        labels: a label map of each frame, as a folder of pictures or a video; with the recipe
+            street, which is then the default, the scene is learnt from them.
+        instances: instance maps that go with them.
     """
     reporter = reporter or Reporter()
     target = Path(target)
     video.probe(target)
+    given = _given(labels, instances)
+    rate = _rate(fps, (target,), reporter)
+    if given is not None and recipe is None:
+        recipe = "street"
     chosen = choose_recipe(
         recipe, preset, generator, size, person, settings, target, device, reporter
     )
     return fit(
-        target, Path(output), chosen, budget, steps, device=device, seed=seed, reporter=reporter
+        target,
+        Path(output),
+        chosen,
+        budget,
+        steps,
+        given=given,
+        fps=rate,
+        device=device,
+        seed=seed,
+        reporter=reporter,
     )
 
 
@@ -180,6 +219,7 @@ def render(
     source: str | Path,
     output: str | Path,
     *,
+    instances: str | Path | None = None,
     audio: Audio = "source",
     target: str | Path | None = None,
     start: float | None = None,
@@ -191,12 +231,16 @@ def render(
     steadiness: float = STEADINESS,
     codec: str = "h264",
     overwrite: bool = False,
+    fps: float | None = None,
     settings: Settings = (),
     reporter: Reporter | None = None,
 ) -> Rendered:
     """Drive a trained subject with `source` and write the video; arguments as `transfer`.
 
-    `target` is only needed for `audio="target"`: the video whose sound is wanted.
+    A subject that was trained on label maps is driven by label maps: `source` is a folder of them
+    or a label video, and `instances` the instance maps that go with them. A folder has the
+    subject's own frame rate unless `fps` says otherwise. `target` is only needed for
+    `audio="target"`: the video whose sound is wanted.
     """
     reporter = reporter or Reporter()
     source, output = Path(source), Path(output)
@@ -217,8 +261,26 @@ def render(
     generator, plate, gallery = subject.generator(where), subject.plate(), subject.gallery()
 
     # Track the source, and fit its motion to the target.
-    extractor = _following(card.extractor, person)
-    tracked = _track_source(source, extractor, start, end, reporter)
+    rate = _rate(fps, (source,), reporter, default=Fraction(card.fps))
+    extractor = build_extractor(card.extractor)
+    if extractor.reads_files:
+        given = Given(source, None if instances is None else Path(instances))
+        tracked = maps_as_source(
+            given,
+            extractor,
+            size=min(card.height, card.width),
+            fps=rate,
+            start=start,
+            end=end,
+            reporter=reporter,
+        )
+    elif instances is not None:
+        raise BadOption(
+            "--instances go with label maps, and this subject is driven by videos; leave them out"
+        )
+    else:
+        follow = _following(card.extractor, person)
+        tracked = _track_source(source, follow, start, end, rate, reporter)
     wanted = options.merge({"retarget": card.settings.get("retarget", {})}, nested(settings))
     retargeted = retarget.retarget(tracked.signal, card.summary, wanted["retarget"])
     sentence = retargeted.report.sentence(tracked.pts)
@@ -238,7 +300,11 @@ def render(
         steadiness=steadiness,
     )
     if side_by_side:
-        clips = stages.clips_of(video.read_chunks(source, chunk=stages.CHUNK, start=start, end=end))
+        if extractor.reads_files:
+            clips = in_colours(tracked, (card.height, card.width), chunk=stages.CHUNK)
+        else:
+            chunks = video.read_chunks(source, chunk=stages.CHUNK, start=start, end=end, fps=rate)
+            clips = stages.clips_of(chunks)
         line.append(stages.beside(clips, height=card.height))
     written: list[video.WrittenVideo] = []
 
@@ -249,7 +315,11 @@ def render(
                 chunks,
                 fps=stages.average_rate(tracked.pts),
                 start=start or 0.0,
-                audio={"source": source, "target": target and Path(target), "none": None}[audio],
+                audio={
+                    "source": None if source.is_dir() else source,
+                    "target": target and Path(target),
+                    "none": None,
+                }[audio],
                 audio_start=(start or 0.0) if audio == "source" else 0.0,
                 audio_end=end if audio == "source" else None,
                 codec=codec,
@@ -280,6 +350,7 @@ def extract(
     end: float | None = None,
     person: int | None = None,
     overwrite: bool = False,
+    fps: float | None = None,
     settings: Settings = (),
     reporter: Reporter | None = None,
 ) -> Conditioning:
@@ -291,7 +362,7 @@ def extract(
         extractor: name of the plugin.
         preview: also write this video, with the tracking drawn over it.
         settings: extractor options, as {"extractor": {...}} or "extractor.name=value" strings.
-        start, end, person, overwrite, reporter: as in `transfer`.
+        start, end, person, overwrite, fps, reporter: as in `transfer`.
     """
     path, output = Path(path), Path(output)
     reporter = reporter or Reporter()
@@ -307,13 +378,16 @@ def extract(
     built: Any = plugin(options.build(plugin.Options, values, where="extractor"))
     ref = PluginRef.of("extractor", extractor, built.options)
     identity = options.to_dict(ref)
-    tracked = track(path, built, identity=identity, start=start, end=end, reporter=reporter)
+    rate = _rate(fps, (path,), reporter)
+    tracked = track(
+        path, built, identity=identity, start=start, end=end, fps=rate, reporter=reporter
+    )
     tracked.require_subject(person=person)
     with writing(output) as temporary:
         tracked.signal.save(temporary, pts=str(tracked.pts.tolist()))
     reporter.say(f"wrote {output}: {len(tracked.pts)} frames")
     if preview:
-        _write_preview(tracked, Path(preview), start, end, overwrite, reporter)
+        _write_preview(tracked, Path(preview), start, end, rate, overwrite, reporter)
     return tracked.signal
 
 
@@ -324,12 +398,53 @@ def _following(ref: PluginRef, person: int | None) -> PluginRef:
     return replace(ref, options={**ref.options, "person": person})
 
 
+def _given(labels: str | Path | None, instances: str | Path | None) -> Given | None:
+    if labels is None:
+        if instances is not None:
+            raise BadOption("--instances go with label maps; name those with --labels")
+        return None
+    return Given(Path(labels), None if instances is None else Path(instances))
+
+
+def _rate(
+    fps: float | None,
+    paths: Iterable[Path],
+    reporter: Reporter,
+    *,
+    default: Fraction = pictures.RATE,
+) -> Fraction | None:
+    """The frame rate of the folders of pictures among the videos, told to the user.
+
+    Raises BadOption when a rate was given and all are videos, or it is none.
+    """
+    folders = [path for path in paths if path.is_dir()]
+    if fps is not None and not folders:
+        raise BadOption("--fps is for folders of pictures; a video has its own, leave it out")
+    if fps is not None and not 0 < fps <= 1000:
+        raise BadOption(f"--fps {fps:g} is no frame rate; choose one above 0 and up to 1000")
+    if not folders:
+        return None
+    rate = default if fps is None else Fraction(fps).limit_denominator(1001)
+    for folder in folders:
+        count = len(pictures.list_pictures(folder))
+        hint = "" if fps else " (--fps changes it)"
+        reporter.say(f"{folder}: {count} pictures at {float(rate):.4g} frames per second{hint}")
+    return rate
+
+
 def _track_source(
-    source: Path, ref: PluginRef, start: float | None, end: float | None, reporter: Reporter
+    source: Path,
+    ref: PluginRef,
+    start: float | None,
+    end: float | None,
+    fps: Fraction | None,
+    reporter: Reporter,
 ) -> Tracked:
     identity = options.to_dict(ref)
     extractor = build_extractor(ref)
-    tracked = track(source, extractor, identity=identity, start=start, end=end, reporter=reporter)
+    tracked = track(
+        source, extractor, identity=identity, start=start, end=end, fps=fps, reporter=reporter
+    )
     tracked.require_subject(person=ref.options.get("person"))
     return tracked
 
@@ -380,6 +495,7 @@ def _write_preview(
     output: Path,
     start: float | None,
     end: float | None,
+    fps: Fraction | None,
     overwrite: bool,
     reporter: Reporter,
 ) -> None:
@@ -394,7 +510,7 @@ def _write_preview(
 
     with reporter.step("writing the preview", total=len(tracked.pts)) as step:
         stream.run(
-            video.read_chunks(tracked.path, size=size, start=start, end=end),
+            video.read_chunks(tracked.path, size=size, start=start, end=end, fps=fps),
             [stages.conditioning_on(tracked.signal), stages.named("overlay", overlaid)],
             lambda chunks: video.write_video(
                 output, chunks, fps=stages.average_rate(tracked.pts), overwrite=overwrite

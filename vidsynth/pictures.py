@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import av.error
@@ -74,7 +75,7 @@ def decode(path: Path) -> tuple[VideoFrame, VideoStream]:
         ) from error
 
 
-def stored(path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
+def stored(path: Path) -> NDArray[Any]:
     """A picture's numbers as they are stored, for pictures that are not to be looked at.
 
     Returns:

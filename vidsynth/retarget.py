@@ -1,8 +1,8 @@
 """Source -> target: the source's motion, moved and scaled into what the target's training saw.
 
-Bodies are `retarget_body`'s, faces `retarget_face`'s. Both look at the whole source before they
-move its first frame, draw no random numbers and drop no frame; here it is told which frames go
-beyond the target's training.
+Bodies are `retarget_body`'s, faces `retarget_face`'s; both look at the whole source before they
+move its first frame, draw no random numbers and drop no frame. Label maps are checked and resized
+here, and here it is told which frames go beyond the target's training.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from vidsynth.conditioning import Conditioning, FaceSequence, PoseSequence
-from vidsynth.errors import BadOption, BadSubject, NoSubjectFound
+from vidsynth.conditioning import VOID, Conditioning, FaceSequence, LabelMaps, PoseSequence
+from vidsynth.errors import BadOption, BadSubject, NoSubjectFound, UnsupportedVideo
 from vidsynth.options import build
 from vidsynth.retarget_body import BodyRetarget, retarget_body, summarise_body
 from vidsynth.retarget_face import FaceRetarget, retarget_face, summarise_face
@@ -44,7 +44,8 @@ class RangeReport:
     """(T,) float32: how far the nearest training frame is, in units of how far the training's own
     frames lie from those of another time; 0 where the source shows nobody."""
     reasons: Mapping[str, Tensor]
-    """(T,) bool by what is new: "poses", "places", "expressions", "head turns", "sizes"."""
+    """(T,) bool by what is new: "poses", "places", "expressions", "head turns", "sizes",
+    "classes"."""
 
     @property
     def outside(self) -> Tensor:
@@ -139,7 +140,7 @@ def retarget(
     """The source's motion as the target would do it.
 
     Args:
-        source: the whole source; kinds other than bodies and faces pass unchanged.
+        source: the whole source; kinds other than bodies, faces and labels pass unchanged.
         target_summary: what `summarise` gave for the target's training sequence.
         options: BodyRetarget for a PoseSequence, FaceRetarget for a FaceSequence; or a mapping of
             some of its fields, checked here; None for the defaults.
@@ -150,6 +151,8 @@ def retarget(
 
     Raises:
         BadSubject: the summary is of another kind of conditioning, or incomplete.
+        UnsupportedVideo: label maps of another shape, with other classes, or without instances
+            (or with them) where the target has them (or not).
         NoSubjectFound: the source shows nobody, or no part that the target shows too.
         UnknownName, BadOption: a mapping with an option that does not exist, or a bad value.
     """
@@ -161,6 +164,8 @@ def retarget(
     if not isinstance(source, (PoseSequence, FaceSequence)):
         if isinstance(options, Mapping):
             check_options(type(source), options)
+        if isinstance(source, LabelMaps):
+            return _fit_labels(source, target_summary)
         return Retargeted(source, RangeReport(distance=torch.zeros(len(source)), reasons={}))
     if not source.present().any():
         raise NoSubjectFound(
@@ -183,6 +188,48 @@ def retarget(
     unlike = {what: reasons.pop(what, torch.zeros_like(here)) | (distance > _UNLIKE)}
     reasons = {noun: frames & here for noun, frames in (unlike | reasons).items()}
     return Retargeted(moved, RangeReport(distance=distance * here, reasons=reasons))
+
+
+def _fit_labels(source: LabelMaps, target_summary: Mapping[str, Any]) -> Retargeted:
+    """The source's maps at the target's size, if they are of the target's sort."""
+    height, width = target_summary["size"]
+    known, wants_instances = target_summary["num_classes"], target_summary["instances"]
+    here = source.labels[source.labels != VOID]
+    if here.numel() and int(here.max()) >= known:
+        frame = int((here.max() == source.labels).flatten(1).any(dim=1).nonzero()[0])
+        raise UnsupportedVideo(
+            f"frame {frame} of the source has the label id {int(here.max())}, and the subject "
+            f"knows the ids 0 to {known - 1}; correct that map, or train a subject with "
+            "-s extractor.classes"
+        )
+    if wants_instances and source.instances is None:
+        raise UnsupportedVideo(
+            "the subject was trained with instance maps and the source has none; name them with "
+            "--instances"
+        )
+    if source.instances is not None and not wants_instances:
+        raise UnsupportedVideo(
+            "the subject was trained without instance maps; leave --instances out"
+        )
+    refuse_another_shape(source.size, (height, width), "the source's label maps", "the subject")
+    seen = torch.tensor(target_summary["classes"], dtype=torch.uint8)
+    strange = ~torch.isin(source.labels, seen) & (source.labels != VOID)
+    reasons = {"classes": strange.flatten(1).any(dim=1)}
+    fitted = replace(source, num_classes=known).rescale(height, width)
+    return Retargeted(fitted, RangeReport(distance=torch.zeros(len(source)), reasons=reasons))
+
+
+def refuse_another_shape(
+    size: tuple[int, int], other: tuple[int, int], what: str, than: str
+) -> None:
+    """Raises UnsupportedVideo when (height, width) is no enlargement of `other`, give or take a
+    pixel."""
+    (height, width), (h, w) = size, other
+    if abs(width * h - w * height) > max(height, h):
+        raise UnsupportedVideo(
+            f"{what} have another shape than {than}: {width / height:.3g} times as wide as high, "
+            f"not {w / h:.3g} times; give maps of the same picture, uncropped"
+        )
 
 
 def check_options(kind: type[Conditioning], options: Mapping[str, Any]) -> None:

@@ -39,7 +39,9 @@ _OPTIONS: dict[str, Decorator] = {
         "-o", "--output", type=FILE, required=True, help="Video file to write (.mp4, .mov, .mkv)."
     ),
     "recipe": click.option(
-        "--recipe", metavar="NAME|FILE", help="Recipe; by default dance or face, as the video asks."
+        "--recipe",
+        metavar="NAME|FILE",
+        help="Recipe; by default dance or face, as the video asks, or street with --labels.",
     ),
     "preset": click.option(
         "--preset",
@@ -92,6 +94,17 @@ _OPTIONS: dict[str, Decorator] = {
         default=0.5,
         show_default=True,
         help="0 keeps what flickers; up to 0.5 frames calm down, up to 1 the motion too.",
+    ),
+    "instances": click.option(
+        "--instances",
+        type=FILE,
+        help="Instance maps that go with the label maps, so that things of one class that touch "
+        "stay apart.",
+    ),
+    "fps": click.option(
+        "--fps",
+        type=float,
+        help="Frames per second of a folder of pictures; default: 25, or the subject's own.",
     ),
     "codec": click.option(
         "--codec", default="h264", show_default=True, help="Video codec to write."

@@ -18,10 +18,10 @@ from vidsynth.cli.common import FILE, job_options, running
     default="pose",
     show_default=True,
     metavar="NAME",
-    help="Extractor plugin: pose, face, or one you installed.",
+    help="Extractor plugin: pose, face, labels, or one you installed.",
 )
 @click.option("--preview", type=FILE, help="Also write a video with the tracking drawn over it.")
-@job_options("start", "end", "person", "overwrite", "settings", "debug")
+@job_options("start", "end", "person", "overwrite", "fps", "settings", "debug")
 def extract(video: Path, output: Path, **options: Any) -> None:
     """Track the person or face in VIDEO and write what was found to OUTPUT."""
     from vidsynth import jobs

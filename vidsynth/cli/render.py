@@ -14,12 +14,16 @@ from vidsynth.cli.common import FILE, job_options, running
 @click.argument("subject", type=FILE)
 @click.argument("source", type=FILE)
 @job_options(
-    "output", "audio", "start", "end", "person", "device", "seed", "side_by_side", "steadiness"
+    "output", "instances", "audio", "start", "end", "person", "device", "seed", "side_by_side"
 )
 @click.option("--target", type=FILE, help="Video whose sound --audio target takes.")
-@job_options("codec", "overwrite", "settings", "debug")
+@job_options("steadiness", "codec", "overwrite", "fps", "settings", "debug")
 def render(subject: Path, source: Path, output: Path, **options: Any) -> None:
-    """Make SUBJECT, a folder written by `vidsynth train`, move like the person in SOURCE."""
+    """Make SUBJECT, a folder written by `vidsynth train`, move like the person in SOURCE.
+
+    SOURCE is a video, or a folder of pictures that are its frames. A subject that was trained with
+    --labels is driven by label maps of the same sort: a folder of PNGs, or a label video.
+    """
     from vidsynth import jobs
     from vidsynth.cli.progress import reporter
 

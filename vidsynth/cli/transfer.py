@@ -26,7 +26,7 @@ from vidsynth.cli.common import FILE, job_options, running
     "codec",
     "overwrite",
 )
-@job_options("settings", "debug")
+@job_options("fps", "settings", "debug")
 def transfer(source: Path, target: Path, output: Path, **options: Any) -> None:
     """Make the person in TARGET move like the one in SOURCE.
 

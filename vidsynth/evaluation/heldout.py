@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vidsynth import devices, options, stages, stream, video
 from vidsynth.dataset import split, track
-from vidsynth.errors import BadSubject
+from vidsynth.errors import BadOption, BadSubject
 from vidsynth.evaluation.films import Recording, recording
 from vidsynth.report import Reporter
 from vidsynth.steady import STEADINESS
@@ -38,6 +38,7 @@ def rendered_tail(
 
     Raises:
         BadSubject: `target` is another video, or the folder is damaged.
+        BadOption: the subject was trained on label maps.
     """
     loaded = load_subject(subject)
     card = loaded.card
@@ -50,6 +51,12 @@ def rendered_tail(
     # Opened first: what is wrong with the subject is said before any work.
     generator, plate, gallery = loaded.generator(where), loaded.plate(), loaded.gallery()
     extractor, identity = loaded.extractor(), options.to_dict(card.extractor)
+    if extractor.reads_files:
+        raise BadOption(
+            f"{subject} was trained on label maps, and a subject is measured by tracking its "
+            "target: render maps with vidsynth render, and measure what was made: vidsynth eval "
+            "MADE REAL (subject.json holds the held-out scores of the training)"
+        )
     tracked = track(target, extractor, identity=identity, reporter=reporter)
     tracked.require_subject(person=card.extractor.options.get("person"))
     _, held_out = split(tracked.signal.present(), tracked.pts)

@@ -97,7 +97,7 @@ class LabelExtractor(Extractor):
                 "label maps are to come from files: name them with --labels, or a model that "
                 "makes them with -s extractor.model ('person', or one of transformers)"
             )
-        classes: _Classes | None = None
+        classes, num_classes = None, 0
         with ExitStack() as opened:
             for clip in clips:
                 if classes is None:  # models load when there is something to look at

@@ -80,11 +80,11 @@ def _numbers(path: Path, endings: tuple[str, ...]) -> Iterator[tuple[str, NDArra
                 yield f"{path} at {second:.2f} s", frame[..., 0] if grey else frame
         return
     found = pictures.list_pictures(path, endings=endings)
-    first = None
+    first = pictures.stored(found[0]).shape
     for picture in found:
         numbers = pictures.stored(picture)
-        first = numbers.shape[:2] if first is None else first
-        pictures.refuse_another_size(picture, numbers.shape[:2], found[0], first)
+        size = numbers.shape
+        pictures.refuse_another_size(picture, (size[0], size[1]), found[0], (first[0], first[1]))
         yield str(picture), numbers
 
 
