@@ -1,7 +1,8 @@
 """Synthetic worlds with exact ground truth, for tests, benchmarks and demos on any machine.
 
 A world films anyone doing anything: what "identity B doing motion A" really looks like is
-`world.render(b, a)`, because motions are told in terms that fit every identity.
+`world.render(b, a)`, because motions are told in terms that fit every identity. In the street, an
+identity is how it looks, and a motion is a drive along it.
 
     puppet = WORLDS["puppet"]
     someone, dance = puppet.make_identity(1), puppet.make_motion(2, 100)
@@ -14,9 +15,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
 from vidsynth.conditioning import Conditioning
 from vidsynth.stream import Chunk
-from vidsynth.worlds import head, puppet
+from vidsynth.worlds import head, puppet, street
 from vidsynth.worlds.sound import Samples, write_video_with_sound
 
 __all__ = ["WORLDS", "World", "write_video_with_sound"]
@@ -37,6 +40,9 @@ class World:
     """`truth(identity, motion, height=, width=)`: what a perfect tracker would say."""
     soundtrack: Callable[[int, Any], Samples]
     """`soundtrack(seed, motion)`: mono samples at `sound.RATE`, as long as the motion."""
+    flow: Callable[..., Iterator[tuple[Tensor, Tensor]]] | None = None
+    """`flow(motion, height=, width=)`, where the world knows it: for each frame but the last, where
+    its pixels go, (2, H, W), and which are hidden in the next frame, (1, H, W) bool."""
 
 
 WORLDS = {
@@ -55,5 +61,14 @@ WORLDS = {
         head.render,
         head.truth,
         head.soundtrack,
+    ),
+    "street": World(
+        "street",
+        street.make_identity,
+        street.make_motion,
+        street.render,
+        street.truth,
+        street.soundtrack,
+        street.flow,
     ),
 }

@@ -62,6 +62,18 @@ def voice(seed: int, openness: NDArray[np.floating], fps: float) -> Samples:
     return floats(np.clip(0.3 * sound * (0.04 + 0.96 * opened), -1, 1))
 
 
+def traffic_noise(seed: int, seconds: float) -> Samples:
+    """(n,) mono samples in [-1, 1]: a hum that wavers, and hiss."""
+    rng = np.random.default_rng((seed, 23))
+    time = np.arange(round(seconds * RATE)) / RATE
+    hertz = rng.uniform(55, 80) * (1 + 0.08 * np.sin(2 * np.pi * 0.13 * time))
+    phase = 2 * np.pi * np.cumsum(hertz) / RATE
+    hum = sum(np.sin(n * phase) / n for n in (1, 2, 3))
+    hiss = np.cumsum(rng.normal(size=len(time)))
+    hiss -= np.convolve(hiss, np.full(64, 1 / 64), mode="same") if len(hiss) >= 64 else hiss
+    return floats(np.clip(0.12 * hum + 0.02 * hiss, -1, 1))
+
+
 def _add(track: Samples, at: float, sound: Samples) -> None:
     first = round(at * RATE)
     room = track[first : first + len(sound)]
