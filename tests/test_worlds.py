@@ -83,6 +83,7 @@ def test_a_longer_motion_begins_like_a_shorter_one(world: World):
     assert torch.equal(film(world, 3, short), film(world, 3, long[:5]))
 
 
+@pytest.mark.parametrize("world", [WORLDS["puppet"], WORLDS["head"]], ids=lambda w: w.name)
 def test_truth_scales_with_the_picture(world: World):
     someone, motion = world.make_identity(2), world.make_motion(2, 4)
 

@@ -91,6 +91,8 @@ class Hits:
 
 def look(moment: Moment, lens: Lens, x: Real, y: Real) -> Hits:
     """Follow the rays through places (N,) of the picture, in pixels from its corner."""
+    order = np.argsort(y, kind="stable")  # from the top, so that a part meets few rays
+    x, y = x[order], y[order]
     rays = lens.directions(x, y, moment.yaw)
     surface = np.full(len(x), SKY_AT)
     depth = np.full(len(x), np.inf)
@@ -99,9 +101,14 @@ def look(moment: Moment, lens: Lens, x: Real, y: Real) -> Hits:
         _meet_houses(moment, rays, side, surface, depth)
     known = np.where(np.isfinite(depth), depth, 0.0)[:, None]
     place = np.where(surface[:, None] == SKY_AT, rays, moment.eye + known * rays)
+    hits = Hits(surface, depth, place)
     for index, part in enumerate(moment.parts, FIRST_PART):
-        _meet_part(moment, lens, part, index, (x, y, rays), (surface, depth, place))
-    return Hits(surface, depth, place)
+        near = _may_meet(moment, lens, part, x, y)
+        if len(near):
+            _meet_part(moment, part, index, near, rays[near], hits)
+    back = np.empty_like(order)
+    back[order] = np.arange(len(order))
+    return Hits(surface[back], depth[back], place[back])
 
 
 def _meet_ground(moment: Moment, rays: Real, surface: NDArray, depth: Real) -> None:
@@ -123,37 +130,32 @@ def _meet_houses(moment: Moment, rays: Real, side: int, surface: NDArray, depth:
 
 
 def _meet_part(
-    moment: Moment,
-    lens: Lens,
-    part: Part,
-    index: int,
-    seen: tuple[Real, Real, Real],
-    found: tuple[NDArray, Real, Real],
+    moment: Moment, part: Part, index: int, near: NDArray[np.int64], rays: Real, hits: Hits
 ) -> None:
-    x, y, rays = seen
-    surface, depth, place = found
-    inside = np.flatnonzero(_may_show(moment, lens, part, x, y))
-    if not len(inside):
-        return
+    """Put a part before what the rays (M, 3) with the indices `near` (M,) have met so far."""
     origin = (moment.eye - part.centre) @ part.turn
-    local = rays[inside] @ part.turn
+    local = rays @ part.turn
     far = (_enter_ellipsoid if part.round else _enter_box)(origin / part.half, local / part.half)
-    nearer = (far > NEAR) & (far < depth[inside])
-    hit, far = inside[nearer], far[nearer]
-    surface[hit], depth[hit] = index, far
-    place[hit] = origin + far[:, None] * local[nearer]
+    first = (far > NEAR) & (far < hits.depth[near])
+    met, far = near[first], far[first]
+    hits.surface[met], hits.depth[met] = index, far
+    hits.place[met] = origin + far[:, None] * local[first]
 
 
-def _may_show(moment: Moment, lens: Lens, part: Part, x: Real, y: Real) -> NDArray[np.bool_]:
-    """Places inside the rectangle round a part's corners."""
-    signs = np.stack(np.meshgrid(*[(-1.0, 1.0)] * 3), axis=-1).reshape(-1, 3)
-    corners = part.centre + (signs * part.half) @ part.turn.T
+def _may_meet(moment: Moment, lens: Lens, part: Part, x: Real, y: Real) -> NDArray[np.int64]:
+    """Indices of the places, sorted by y, inside the rectangle round a part's corners."""
+    corners = part.centre + (_CORNERS * part.half) @ part.turn.T
     px, py, away = lens.project(corners - moment.eye, moment.yaw)
     if away.max() < NEAR:
-        return np.zeros(len(x), bool)
+        return np.empty(0, np.int64)
     if away.min() < NEAR:
-        return np.ones(len(x), bool)
-    return (x >= px.min()) & (x <= px.max()) & (y >= py.min()) & (y <= py.max())
+        return np.arange(len(x))
+    top, bottom = np.searchsorted(y, py.min()), np.searchsorted(y, py.max(), "right")
+    rows = x[top:bottom]
+    return top + np.flatnonzero((rows >= px.min()) & (rows <= px.max()))
+
+
+_CORNERS = np.stack(np.meshgrid(*[(-1.0, 1.0)] * 3), axis=-1).reshape(-1, 3)
 
 
 def _enter_box(origin: Real, rays: Real) -> Real:
