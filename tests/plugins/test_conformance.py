@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vidsynth import registry
 from vidsynth.clip import Clip
-from vidsynth.conditioning import FaceSequence
+from vidsynth.conditioning import FaceSequence, LabelMaps
 from vidsynth.kinds import Metric
 from vidsynth.testing import Case, checks_of, times
 from vidsynth.testing.conformance import COMMON, ClipMaker
@@ -62,6 +62,10 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
             "background": True,
         },
         "face": {"options": {**SMALL, "window": 3, "l1": 10.0}, "kinds": (FaceSequence,)},
+        "labels": {
+            "options": {**SMALL, "network": "spade", "background": False},
+            "kinds": (LabelMaps,),
+        },
     },
     "exemplar": {
         "dance": {"options": {**SMALL, "previous": True}, "background": True},

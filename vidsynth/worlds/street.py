@@ -36,6 +36,7 @@ from vidsynth.worlds.traffic import (
     Part,
     Real,
     block_of,
+    house_number,
     make_drive,
     scattered,
 )
@@ -62,7 +63,11 @@ class Street:
     light: Real
     """What all colours but the sky's are multiplied with."""
     hue: float
-    """Of the houses, about."""
+    """Of the houses, about, in turns; and how rich and bright it is, in [0, 1]."""
+    rich: float
+    bright: float
+    bays: int
+    """Windows side by side in a house."""
 
 
 def make_identity(seed: int) -> Street:
@@ -81,6 +86,9 @@ def make_identity(seed: int) -> Street:
         glass=np.array(hsv(rng.uniform(0.5, 0.65), 0.3, rng.uniform(0.2, 0.4))),
         light=rng.uniform(0.72, 1.05) * (1 + 0.1 * warm * np.array([1.0, 0.2, -0.8])),
         hue=float(rng.random()),
+        rich=float(rng.uniform(0.1, 0.5)),
+        bright=float(rng.uniform(0.5, 0.85)),
+        bays=int(rng.integers(3, 5)),
     )
 
 
@@ -106,8 +114,8 @@ def render(identity: Street, motion: Drive, *, height: int, width: int) -> Itera
 
 
 def truth(identity: Street, motion: Drive, *, height: int, width: int) -> LabelMaps:
-    """What each pixel's centre shows, in the classes of Cityscapes, and which car or person; what
-    comes in no number has its class for an instance, as there."""
+    """What each pixel's centre shows, in the classes of Cityscapes, and which car, person or house;
+    what comes in no number has its class for an instance, as there."""
     lens = Lens(height, width)
     x, y = _places(height, width, 1)
     labels = torch.empty(len(motion), height, width, dtype=torch.uint8)
@@ -161,12 +169,15 @@ def _places(height: int, width: int, fine: int) -> tuple[Real, Real]:
 def _ids(moment: Moment, hits: Hits) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
     parts = moment.parts
     classes = np.array([0, BUILDING, BUILDING, *(p.thing.label for p in parts), SKY])
-    things = np.array([0, BUILDING, BUILDING, *(p.thing.instance for p in parts), SKY])
+    things = np.array([0, 0, 0, *(p.thing.instance for p in parts), SKY])
     # The sky is -1: the last.
-    flat = np.where(np.abs(hits.place[:, 0]) < ROAD_EDGE, ROAD, PAVEMENT)
-    on_ground = hits.surface == GROUND
-    labels = np.where(on_ground, flat, classes[hits.surface])
-    instances = np.where(on_ground, flat, things[hits.surface])
+    labels, instances = classes[hits.surface], things[hits.surface]
+    ground = hits.surface == GROUND
+    labels[ground] = np.where(np.abs(hits.place[ground, 0]) < ROAD_EDGE, ROAD, PAVEMENT)
+    instances[ground] = labels[ground]
+    for side in (LEFT, RIGHT):
+        wall = hits.surface == side
+        instances[wall] = house_number(side, block_of(hits.place[wall, 2]))
     return labels.astype(np.uint8), instances.astype(np.int32)
 
 
@@ -227,7 +238,7 @@ def _ground(street: Street, place: Real, fine: Real, depth: Real) -> Real:
     colours = np.where(road[:, None], street.asphalt, street.pavement) * (1 + grain)[:, None]
     slab = _stripe(x, fine, 1.1, 0.06) + _stripe(z, along, 1.6, 0.06)
     colours = colours * (1 - 0.25 * np.where(road, 0, np.clip(slab, 0, 1)))[:, None]
-    middle = _band(x, fine, 0.0, 0.09) * _stripe(z, along, 7.0, 3.2)
+    middle = _band(x, fine, 0.0, 0.09) * _stripe(z, along, HOUSE / 2, 2.2)
     edge = _band(np.abs(x), fine, ROAD_EDGE - 2.3, 0.07)
     paint = np.clip(np.where(road, middle + edge, 0), 0, 1)[:, None]
     kerb = _band(np.abs(x), fine, ROAD_EDGE + 0.12, 0.12)[:, None]
@@ -242,11 +253,15 @@ def _houses(street: Street, seen: tuple[int, int], place: Real, fine: Real, dept
     block = block_of(z)
     own = [
         scattered(street.seed + 7 * side + 31 * drive, block, np.full_like(block, n))
-        for n in range(4)
+        for n in range(3)
     ]
-    wall = _hues(street.hue + 0.25 * (own[0] - 0.5), 0.08 + 0.4 * own[1], 0.45 + 0.45 * own[2])
+    wall = _hues(
+        street.hue + 0.05 * (own[0] - 0.5),
+        street.rich * (0.8 + 0.4 * own[1]),
+        street.bright * (0.88 + 0.24 * own[2]),
+    )
     wall = wall * (1 + 0.06 * _faded(along, 0.8) * _noise(street.seed, y * 1.5, z * 1.5))[:, None]
-    bay, storey = HOUSE / np.where(own[3] < 0.5, 3, 4), 2.9
+    bay, storey = HOUSE / street.bays, 2.9
     window = _window(z, along, bay, 0.52) * _window(y - 0.5, fine, storey, 0.55)
     ledge = _stripe(y, fine, storey, 0.14)
     colours = wall * (1 - 0.16 * np.clip(ledge, 0, 1))[:, None]

@@ -236,6 +236,11 @@ HOUSE = 9.0
 """Width of a house."""
 
 
+def house_number(side: int, block: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Instance ids of houses: neighbours have different ones."""
+    return BUILDING * 1000 + 500 * (side % 2) + block % 500
+
+
 def heights(seed: int, side: int, block: NDArray[np.int64]) -> Real:
     """Of the houses on the left (side 0) or right (1)."""
     return 5.0 + 3.0 * np.floor(4 * scattered(seed + 17 * side, block, np.full_like(block, 5)))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from vidsynth.blocks import crop_boxes, halve, pad_to_multiple, paste_boxes, square_boxes
 from vidsynth.kinds import Discriminator, Judgement, Recalled
 from vidsynth_plugins.pix2pixhd.options import Norm, Pix2PixHDOptions, Stem, Upsampling
+from vidsynth_plugins.pix2pixhd.spade import SpadeGenerator
 
 # B batch, T frames, C channels, H, W pixels, S side of a face crop
 
@@ -207,7 +208,7 @@ def initialise(network: nn.Module) -> None:
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             nn.init.normal_(module.weight, 0.0, 0.02)
-        elif isinstance(module, nn.BatchNorm2d):
+        elif isinstance(module, nn.BatchNorm2d) and module.affine:
             nn.init.normal_(module.weight, 1.0, 0.02)
             nn.init.zeros_(module.bias)
 
@@ -243,6 +244,15 @@ class Painter(nn.Module):
         out_channels = (4 if background else 3) + more_out
         if options.local_enhancers:
             self.body = LocalEnhancer(in_channels, out_channels, options)
+        elif options.network == "spade":
+            self.body = SpadeGenerator(
+                in_channels,
+                out_channels,
+                filters=options.filters,
+                downsamplings=options.downsamplings,
+                blocks=options.blocks,
+                norm=options.norm,
+            )
         else:
             self.body = GlobalGenerator(
                 in_channels,
@@ -339,7 +349,9 @@ MASK_LOGITS = 4.0
 """How sure the mask starts out, on either side."""
 
 
-def _padded(network: GlobalGenerator | LocalEnhancer, images_BCHW: Tensor) -> Tensor:
+def _padded(
+    network: GlobalGenerator | LocalEnhancer | SpadeGenerator, images_BCHW: Tensor
+) -> Tensor:
     """Run on a size the network can take, in its own precision; float32 at least comes out."""
     dtype = next(network.parameters()).dtype
     made_BCHW = network(pad_to_multiple(images_BCHW, network.stride).to(dtype))

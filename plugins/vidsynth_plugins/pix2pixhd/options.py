@@ -10,6 +10,7 @@ from vidsynth.losses import GanLoss
 Norm = Literal["instance", "batch"]
 Stem = Literal["conv7", "shuffle"]
 Upsampling = Literal["transposed", "smooth"]
+Network = Literal["global", "spade"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,6 +18,9 @@ class Pix2PixHDOptions:
     """The defaults are the published global generator G1 and its discriminators.
 
     Attributes:
+        network: "global" reads the maps and paints, as published; "spade" is told by the maps at
+            every layer how to normalise (Park et al. 2019), which suits label maps. The latter has
+            no stem, upsampling, skips or local enhancers to choose.
         filters: channels at the finest resolution. With local enhancers, those of the outermost
             one: the global generator inside has `filters * 2**local_enhancers`.
         downsamplings: halvings of the picture on the way to the residual blocks.
@@ -58,6 +62,7 @@ class Pix2PixHDOptions:
             enhancers learn.
     """
 
+    network: Network = "global"
     filters: int = 64
     downsamplings: int = 4
     blocks: int = 9
@@ -96,6 +101,14 @@ class Pix2PixHDOptions:
         for name in ("downsamplings", "blocks", "local_enhancers", "local_blocks"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} cannot be negative; got {getattr(self, name)}")
+        if self.network == "spade":
+            if self.stem != "conv7" or self.skips or self.local_enhancers:
+                raise ValueError(
+                    "the spade network has no stem, skips or local enhancers to choose; set stem "
+                    "to 'conv7', skips to false and local_enhancers to 0"
+                )
+            if not self.downsamplings or not self.blocks:
+                raise ValueError("the spade network needs downsamplings and blocks of 1 or more")
         if self.stem == "shuffle" and self.local_enhancers:
             raise ValueError("local enhancers need the full-resolution stem; set stem to 'conv7'")
         if self.coarse_fraction + self.fixed_fraction > 1:
