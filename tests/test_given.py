@@ -17,9 +17,12 @@ from numpy.typing import NDArray
 from vidsynth import jobs, video
 from vidsynth.cli import main
 from vidsynth.clip import Clip
+from vidsynth.errors import BadOption, BadSubject
+from vidsynth.evaluation import evaluate
 from vidsynth.report import Reporter
 from vidsynth.scores import score
 from vidsynth.stream import Chunk
+from vidsynth.worlds import WORLDS
 
 T, H, W = 48, 32, 48
 SMALL = (
@@ -164,13 +167,49 @@ def test_a_label_video_drives_as_its_pictures_do(files, street, tmp_path) -> Non
     assert (ours.frames.float() - theirs.frames.float()).abs().mean() < 2
 
 
+def test_a_scene_is_measured_on_frames_it_was_never_trained_on(files, street) -> None:
+    found = evaluate(
+        street[0],
+        files["frames"],
+        labels=files["labels"],
+        instances=files["instances"],
+        metrics=("psnr",),
+    )
+    (row,) = found.tables[0].rows
+    assert row.count == 6 and 10 < row.value < 60
+
+
 def test_training_goes_on_with_the_same_maps_only(files, street) -> None:
     folder, _ = street
     same = {"labels": files["labels"], "instances": files["instances"]}
     again = jobs.train(files["frames"], folder, **same, steps=120, size=H, settings=SMALL)
     assert again.card.steps == 120
-    with pytest.raises(Exception, match="trained with other label maps"):
+    with pytest.raises(BadSubject, match="trained with other label maps"):
         jobs.train(files["frames"], folder, labels=files["labels"], steps=120, settings=SMALL)
+
+
+def test_without_maps_a_model_makes_them_from_both_videos(tmp_path) -> None:
+    """Here the one that tells people from their background."""
+    puppet = WORLDS["puppet"]
+    films = []
+    for n in (1, 2):
+        someone, dance = puppet.make_identity(n), puppet.make_motion(n, 30)
+        chunks = puppet.render(someone, dance, height=96, width=96)
+        films.append(
+            save(
+                tmp_path / f"{n}",
+                torch.cat([c.clip.frames for c in chunks if c.clip]).permute(0, 2, 3, 1).numpy(),
+            )
+        )
+    settings = (*SMALL, "extractor.model=person")
+    subject = jobs.train(
+        films[0], tmp_path / "subject", recipe="street", steps=2, size=32, settings=settings
+    )
+    assert (subject.card.channels, subject.card.summary["num_classes"]) == (2, 2)
+    made = jobs.render(subject, films[1], tmp_path / "out.mp4")
+    assert made.num_frames == 30
+    with pytest.raises(BadOption, match="--instances go with label maps, and this subject"):
+        jobs.render(subject, films[1], tmp_path / "b.mp4", instances=films[1])
 
 
 def run(line: str, files: dict[str, Path], folder: Path) -> Result:
@@ -203,7 +242,9 @@ TRAIN = "train frames --labels labels -o nowhere --steps 1 --size 32"
         ("render SUBJECT square --instances square -o out.mp4", "another shape than the subject"),
         ("render SUBJECT other --instances others -o out.mp4 --start 9", "ends at 0.76 s"),
         ("transfer other frames -o out.mp4 --recipe street", "are to come from files"),
-        ("eval SUBJECT frames", "was trained on label maps"),
+        ("eval SUBJECT frames", "was trained on label maps: name the same ones"),
+        ("eval SUBJECT frames --labels labels", "trained with instance maps and the source"),
+        ("eval truth frames --labels labels", "--labels go with a subject folder"),
     ],
 )
 def test_a_users_mistake_is_one_sentence_and_exit_code_2(

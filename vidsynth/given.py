@@ -13,12 +13,21 @@ from vidsynth import drawing, video
 from vidsynth.clip import Clip
 from vidsynth.conditioning import Conditioning
 from vidsynth.dataset import Tracked
-from vidsynth.errors import UnsupportedVideo
+from vidsynth.errors import BadOption, UnsupportedVideo
 from vidsynth.kinds import Extractor, Given
 from vidsynth.report import Reporter
 from vidsynth.retarget import refuse_another_shape
 
 # N frames
+
+
+def as_given(labels: str | Path | None, instances: str | Path | None) -> Given | None:
+    """What a user named. Raises BadOption for instance maps without label maps."""
+    if labels is None:
+        if instances is not None:
+            raise BadOption("--instances go with label maps; name those with --labels")
+        return None
+    return Given(Path(labels), None if instances is None else Path(instances))
 
 
 def target_with_maps(

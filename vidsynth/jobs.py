@@ -28,7 +28,7 @@ from vidsynth.dataset import Tracked, track
 from vidsynth.errors import BadOption, OutputExists
 from vidsynth.files import cache_folder, cache_key, check_free, writing
 from vidsynth.fitting import fit
-from vidsynth.given import in_colours, maps_as_source
+from vidsynth.given import as_given, in_colours, maps_as_source
 from vidsynth.kinds import Given
 from vidsynth.report import Reporter
 from vidsynth.steady import STEADINESS, rest_seconds
@@ -193,7 +193,7 @@ def train(
     reporter = reporter or Reporter()
     target = Path(target)
     video.probe(target)
-    given = _given(labels, instances)
+    given = as_given(labels, instances)
     rate = _rate(fps, (target,), reporter)
     if given is not None and recipe is None:
         recipe = "street"
@@ -396,14 +396,6 @@ def _following(ref: PluginRef, person: int | None) -> PluginRef:
     if person is None and "person" not in ref.options:
         return ref
     return replace(ref, options={**ref.options, "person": person})
-
-
-def _given(labels: str | Path | None, instances: str | Path | None) -> Given | None:
-    if labels is None:
-        if instances is not None:
-            raise BadOption("--instances go with label maps; name those with --labels")
-        return None
-    return Given(Path(labels), None if instances is None else Path(instances))
 
 
 def _rate(

@@ -25,6 +25,8 @@ FLOOR_EXPLAINED = (
 @click.argument("real", type=FILE, required=False)
 @click.option("--source", type=FILE, help="The video whose motion MADE should show.")
 @click.option("--target", type=FILE, help="A real video of the person MADE should look like.")
+@click.option("--labels", type=FILE, help="The label maps that the subject MADE was trained on.")
+@job_options("instances")
 @click.option(
     "--metric",
     "metrics",

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from vidsynth import devices, options, stages, stream, video
+from vidsynth import devices, options, retarget, stages, stream, video
 from vidsynth.dataset import split, track
 from vidsynth.errors import BadOption, BadSubject
 from vidsynth.evaluation.films import Recording, recording
+from vidsynth.given import target_with_maps
+from vidsynth.kinds import Given
 from vidsynth.report import Reporter
 from vidsynth.steady import STEADINESS
 from vidsynth.stream import Chunk, Stage
@@ -21,7 +24,13 @@ from vidsynth.subject import load_subject
 
 
 def rendered_tail(
-    subject: Path, target: Path, folder: Path, *, device: str, reporter: Reporter
+    subject: Path,
+    target: Path,
+    folder: Path,
+    *,
+    given: Given | None,
+    device: str,
+    reporter: Reporter,
 ) -> tuple[Recording, Recording, Tensor]:
     """Render a subject's held-out frames, encoded as every render is.
 
@@ -29,6 +38,7 @@ def rendered_tail(
         subject: the subject's folder.
         target: the video that it was trained on.
         folder: where the rendered film goes.
+        given: the label maps that it was trained on, if it was.
         device: where to compute.
         reporter: told of progress.
 
@@ -38,7 +48,7 @@ def rendered_tail(
 
     Raises:
         BadSubject: `target` is another video, or the folder is damaged.
-        BadOption: the subject was trained on label maps.
+        BadOption: the subject was trained on label maps, and none were given; or the reverse.
     """
     loaded = load_subject(subject)
     card = loaded.card
@@ -51,13 +61,19 @@ def rendered_tail(
     # Opened first: what is wrong with the subject is said before any work.
     generator, plate, gallery = loaded.generator(where), loaded.plate(), loaded.gallery()
     extractor, identity = loaded.extractor(), options.to_dict(card.extractor)
-    if extractor.reads_files:
+    rate = Fraction(card.fps) if target.is_dir() else None
+    if extractor.reads_files and given is None:
         raise BadOption(
-            f"{subject} was trained on label maps, and a subject is measured by tracking its "
-            "target: render maps with vidsynth render, and measure what was made: vidsynth eval "
-            "MADE REAL (subject.json holds the held-out scores of the training)"
+            f"{subject} was trained on label maps: name the same ones with --labels (and "
+            "--instances)"
         )
-    tracked = track(target, extractor, identity=identity, reporter=reporter)
+    if given is not None:
+        size = card.settings["size"]
+        tracked = target_with_maps(target, given, extractor, size=size, fps=rate, reporter=reporter)
+        # As a source's maps would be: of the subject's sort.
+        retarget.retarget(tracked.signal, card.summary)
+    else:
+        tracked = track(target, extractor, identity=identity, fps=rate, reporter=reporter)
     tracked.require_subject(person=card.extractor.options.get("person"))
     _, held_out = split(tracked.signal.present(), tracked.pts)
     index = torch.arange(held_out.start, held_out.stop)

@@ -20,6 +20,8 @@ from vidsynth.evaluation.heldout import rendered_tail
 from vidsynth.evaluation.measuring import choose, measure
 from vidsynth.evaluation.results import Evaluation, Table, TableKind
 from vidsynth.files import check_free, writing
+from vidsynth.given import as_given
+from vidsynth.kinds import Given
 from vidsynth.report import Reporter
 from vidsynth.subject import CARD
 
@@ -32,6 +34,8 @@ def evaluate(
     *,
     source: str | Path | None = None,
     target: str | Path | None = None,
+    labels: str | Path | None = None,
+    instances: str | Path | None = None,
     metrics: Sequence[str] = (),
     size: int | None = None,
     start: float | None = None,
@@ -53,6 +57,8 @@ def evaluate(
             held-out tail is then rendered and compared.
         source: the video whose motion `made` should show.
         target: a real video of the person whose looks `made` should show.
+        labels: the label maps that the subject `made` was trained on, if it was.
+        instances: the instance maps likewise.
         metrics: names of metric plugins; by default all, without downloading any weights.
         size: shorter side in pixels at which films are compared; by default the made film's.
         start, end: seconds; the part of `real`, or of `source`, that `made` shows.
@@ -75,6 +81,9 @@ def evaluate(
     )
     _check_outputs(output, json_file, overwrite)
     _check_films(made, real, source, target)
+    given = as_given(labels, instances)
+    if given is not None and not (made / CARD).exists():
+        raise BadOption(f"--labels go with a subject folder, and {made} is none; leave them out")
     chosen = choose(metrics, nested(settings))
     timing = Timing(start=start, end=end, stride=stride)
 
@@ -83,7 +92,7 @@ def evaluate(
         opened = cache(partial(recording, reporter=reporter))
         found: list[tuple[TableKind, list[Case]]] = []
         if real is not None:
-            pairs = _pairs(made, real, opened, timing, device, folder, reporter)
+            pairs = _pairs(made, real, given, opened, timing, device, folder, reporter)
             cases = [
                 reenacted(
                     ours,
@@ -140,6 +149,7 @@ def evaluate(
 def _pairs(
     made: Path,
     real: Path,
+    given: Given | None,
     opened: Callable[[Path], Recording],
     timing: Timing,
     device: str,
@@ -150,7 +160,7 @@ def _pairs(
     if (made / CARD).exists():
         if timing.start is not None or timing.end is not None:
             raise BadOption("--start and --end go with films; a subject is measured on its tail")
-        return [rendered_tail(made, real, folder, device=device, reporter=reporter)]
+        return [rendered_tail(made, real, folder, given=given, device=device, reporter=reporter)]
     files = _paired(made, real, reporter) if made.is_dir() else [(made, real)]
     return [(opened(ours), opened(theirs), None) for ours, theirs in files]
 
