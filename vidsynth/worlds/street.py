@@ -217,10 +217,10 @@ def _colours(street: Street, moment: Moment, lens: Lens, hits: Hits) -> Real:
 
 def _sky(street: Street, rays: Real) -> Real:
     ahead = np.hypot(rays[:, 0], rays[:, 2])
-    up, around = rays[:, 1] / ahead, np.arctan2(rays[:, 0], rays[:, 2])
-    clouds = _noise(street.seed, around * 4, up * 10) + 0.5 * _noise(
-        street.seed, around * 9, up * 22
-    )
+    up: Real = rays[:, 1] / ahead
+    around: Real = np.arctan2(rays[:, 0], rays[:, 2])
+    clouds = _noise(street.seed, 4.0 * around, 10.0 * up)
+    clouds += 0.5 * _noise(street.seed, 9.0 * around, 22.0 * up)
     high = np.clip(up / 0.8, 0, 1)[:, None]
     clear = street.horizon * (1 - high) + street.sky * high
     white = np.clip(0.35 * clouds, 0, 1)[:, None]
@@ -231,10 +231,9 @@ def _ground(street: Street, place: Real, fine: Real, depth: Real) -> Real:
     x, z = place[:, 0], place[:, 2]
     along = fine * np.maximum(depth / EYE, 1)  # the ground is seen at a grazing angle
     road = np.abs(x) < ROAD_EDGE
-    grain = sum(
-        (0.10 / n) * _faded(along, 1.4 / n) * _noise(street.seed + n, x * n, z * n)
-        for n in (1, 2, 4)
-    )
+    grain = np.zeros(len(x))
+    for n in (1, 2, 4):
+        grain += 0.10 / n * _faded(along, 1.4 / n) * _noise(street.seed + n, x * n, z * n)
     colours = np.where(road[:, None], street.asphalt, street.pavement) * (1 + grain)[:, None]
     slab = _stripe(x, fine, 1.1, 0.06) + _stripe(z, along, 1.6, 0.06)
     colours = colours * (1 - 0.25 * np.where(road, 0, np.clip(slab, 0, 1)))[:, None]
