@@ -190,7 +190,9 @@ def up_layers(coarse: int, fine: int, norm: Norm, upsampling: Upsampling) -> nn.
 
 
 def _enhancer_down(in_channels: int, width: int, norm: Norm) -> nn.Sequential:
-    return nn.Sequential(*conv7_stem(in_channels, width, norm), *down_layers(width, width * 2, norm))
+    return nn.Sequential(
+        *conv7_stem(in_channels, width, norm), *down_layers(width, width * 2, norm)
+    )
 
 
 def _enhancer_up(width: int, options: Pix2PixHDOptions) -> nn.Sequential:

@@ -142,7 +142,9 @@ class Level(nn.Module):
             self.front_labels = Encoder(
                 channels * seen, width, downs=downs, blocks=0, options=replace(o, skips=False)
             )
-            self.front = Decoder(width, ups=downs, blocks=whole or late, options=replace(o, skips=False))
+            self.front = Decoder(
+                width, ups=downs, blocks=whole or late, options=replace(o, skips=False)
+            )
             self.front_head = make_head(width, 3)
         initialise(self)
         for head in (self.flow_head, self.share_head) if o.flow else ():

@@ -24,7 +24,7 @@ from vidsynth_plugins.vid2vid.options import Vid2VidOptions
 # B batch, T frames of the sample, N of them made, C channels, H, W pixels
 
 SURE = 0.02
-"""Squared distance, over the three channels in [-1, 1], up to which a real frame and the one before,
+"""Squared distance over the channels in [-1, 1] up to which a real frame and the one before,
 warped to it, show that the flow between them holds. As published."""
 REGION_MARGIN = 1.3
 """Region crops are squares this many times the longer side of the region's box."""
@@ -89,7 +89,7 @@ class Vid2VidObjective(Objective):
         o, judges = self.options, self.judges
         of_real = judges.frames(real, maps)
         found = {"": _Verdict(judges.frames(made, maps), of_real, 1.0)}
-        if o.raw:
+        if o.raw and o.judge_raw:
             found["raw_"] = _Verdict(judges.frames(raw, maps), of_real, o.raw)
         for scale, judge in enumerate(judges.video):
             rows = _rows(made.shape[1], o.d_frames, o.d_frames**scale)
@@ -122,7 +122,7 @@ class Vid2VidObjective(Objective):
         for name, frames, weight in (("", seen.frames, 1.0), ("raw_", seen.raw, o.raw)):
             if weight and o.l1:
                 losses[f"{name}l1"] = weight * o.l1 * weighted_l1(frames, seen.real, importance)
-            if weight and self.perceptual is not None:
+            if weight and self.perceptual is not None and (o.judge_raw or not name):
                 self.perceptual.to(frames.device)
                 unlike = self.perceptual(frames.flatten(0, 1), seen.real.flatten(0, 1))
                 losses[f"{name}perceptual"] = weight * o.perceptual * unlike
@@ -333,7 +333,9 @@ def _halved(batch: TrainBatch) -> TrainBatch:
     """At half the resolution, as the levels below the finest see it."""
 
     def half(x: Tensor) -> Tensor:
-        return halve(x.flatten(0, -4)).unflatten(0, x.shape[:-3]) if x.ndim > 3 else halve(x[None])[0]
+        return (
+            halve(x.flatten(0, -4)).unflatten(0, x.shape[:-3]) if x.ndim > 3 else halve(x[None])[0]
+        )
 
     plate, weights = batch.background_CHW, batch.weights_BT1HW
     return replace(

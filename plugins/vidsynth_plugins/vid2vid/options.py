@@ -17,8 +17,8 @@ class Vid2VidOptions:
     """The defaults learn in minutes on a small machine.
 
     As published: past 2, filters 128, downsamplings 3, blocks 9, norm "batch", stem "conv7",
-    upsampling "transposed", no skips, no background, flow_px 20, raw 1, l1 0, backprop 1,
-    sequence 1 that doubles, d_filters 64, both learning rates 2e-4.
+    upsampling "transposed", no skips, no background, flow_px 20, raw 1 and judged, l1 0,
+    d_filters 64, temporal_scales 2, sequence 1 that doubles, backprop 1, both learning rates 2e-4.
 
     Attributes:
         past: generated frames, and their conditioning maps, that each frame is made from.
@@ -54,7 +54,8 @@ class Vid2VidOptions:
         subject_weight: how many times more L1, flow and warps count on the subject than on the
             background, less one.
         raw: how much the losses of the paint count, before the last frame is blended in; those of
-            the finished frame count 1. 0 also spares the discriminators the paint.
+            the finished frame count 1.
+        judge_raw: the discriminators judge the paint too, as published, and not its L1 alone.
         flow_weight: of the L1, in pixels, between the flow and that of the real frames.
         warp_weight: of the L1 between frames and the ones before, warped to them.
         carry_weight: of the share of paint where the real flow holds: it asks to carry on.
@@ -106,6 +107,7 @@ class Vid2VidOptions:
     l1: float = 40.0
     subject_weight: float = 5.0
     raw: float = 0.5
+    judge_raw: bool = False
     flow_weight: float = 10.0
     warp_weight: float = 10.0
     carry_weight: float = 1.0
@@ -121,8 +123,8 @@ class Vid2VidOptions:
     d_layers: int = 3
     d_scales: int = 2
     reference_flow: FlowChoice = "auto"
-    sequence: int = 3
-    longest: int = 6
+    sequence: int = 2
+    longest: int = 4
     backprop: int = 1
     learning_rate: float = 5e-4
     d_learning_rate: float = 2e-4

@@ -123,7 +123,9 @@ def _placed(name: str, options: Vid2VidOptions, level: int) -> str:
     if part in _BLOCKS:
         return f"{_BLOCKS[part]}.blocks.{at}.{rest}"
     if part in _ENCODERS:
-        return f"{_ENCODERS[part]}.{_encoder_place(at, 1 if level else options.downsamplings)}.{rest}"
+        return (
+            f"{_ENCODERS[part]}.{_encoder_place(at, 1 if level else options.downsamplings)}.{rest}"
+        )
     blocks = options.local_blocks if level else 0
     place = f"blocks.{at}" if at < blocks else _triple("up", at - blocks)
     return f"{_DECODERS[part]}.{place}.{rest}"
