@@ -147,10 +147,9 @@ class Level(nn.Module):
             )
             self.front_head = make_head(width, 3)
         initialise(self)
-        for head in (self.flow_head, self.share_head) if o.flow else ():
-            # Nothing moves, and half is carried on, until it is known better.
-            nn.init.zeros_(head[-1].weight)
-            nn.init.zeros_(head[-1].bias)
+        if o.flow:  # nothing moves, and half is carried on, until it is known better
+            for parameter in (*self.flow_head[-1].parameters(), *self.share_head[-1].parameters()):
+                nn.init.zeros_(parameter)
 
     def forward(
         self, maps_BCHW: Tensor, past_BCHW: Tensor, coarser: Features | None = None
@@ -400,8 +399,13 @@ def _proposed(level: nn.Module, maps: Tensor, past: Tensor, coarser: Features | 
     """By a level in its own precision; float32 at least comes out."""
     dtype = next(level.parameters()).dtype
     found: Proposal = level(maps.to(dtype), past.to(dtype), coarser)
-    wide = (_wide(x) for x in (found.paint, found.flow, found.share, found.foreground))
-    return Proposal(*wide, found.features)  # pyright: ignore[reportArgumentType]
+    return replace(
+        found,
+        paint=_wide(found.paint),
+        flow=_wide(found.flow),
+        share=_wide(found.share),
+        foreground=_wide(found.foreground),
+    )
 
 
 def _in_own_precision(network: nn.Module, images: Tensor) -> Tensor:

@@ -96,8 +96,8 @@ class Vid2VidObjective(Objective):
             if rows:
                 index = torch.tensor(rows).flatten()
                 theirs = self._flow_at(flow, real, rows) / o.flow_px
-                pair = (judge(x[:, index], theirs) for x in (made, real))
-                found[f"video{scale}_"] = _Verdict(*pair, o.video_weight)
+                fake, true = (judge(x[:, index], theirs) for x in (made, real))
+                found[f"video{scale}_"] = _Verdict(fake, true, o.video_weight)
         for name in o.regions:
             boxes = shown.regions.get(name)
             if boxes is None or judges.region is None:
@@ -106,8 +106,8 @@ class Vid2VidObjective(Objective):
             there = boxes_X4[:, 2] > boxes_X4[:, 0]
             if there.any():
                 crops = [_crops(x, boxes_X4, there, o.region_size) for x in (made, real, maps)]
-                pair = (judges.region(x, crops[2]) for x in crops[:2])
-                found[f"{name}_"] = _Verdict(*pair, o.region_weight)
+                fake, true = (judges.region(x, crops[2]) for x in crops[:2])
+                found[f"{name}_"] = _Verdict(fake, true, o.region_weight)
         return found
 
     def _sequencer_losses(self, seen: _Pass) -> dict[str, Tensor]:
