@@ -366,7 +366,7 @@ def test_no_gradient_runs_back_beyond_the_cut():
         """Which frames' maps the last frame's gradient reaches through the frames it was made
         from; each frame sees the maps of two frames before it anyway."""
         maps = on.maps_BTCHW.clone().requires_grad_()
-        network = sequencer(backprop=backprop, past=1)
+        network = sequencer(backprop=backprop, past=1, learnt=4)
         noisy(network)
         made = make(network, replace(on, maps_BTCHW=maps))
         made[-1].frame.square().mean().backward()
@@ -396,15 +396,34 @@ def test_given_frames_open_training_sequences_and_are_not_learnt():
     assert len(make(rule.sequencer, batch(rule.num_frames))) == rule.options.sequence
 
 
+def test_only_the_end_of_a_sequence_is_learnt():
+    made = make(sequencer(learnt=2), batch(5))
+    assert [m.frame.requires_grad for m in made] == [False, False, False, True, True]
+
+
+def test_what_is_learnt_lies_anywhere_in_a_sequence():
+    rule, on = objective(learnt=2), batch(6)
+    lengths = set()
+    for seed in range(40):
+        torch.manual_seed(seed)
+        shown = rule._shown(on)
+        lengths.add(shown.num_frames)
+        assert torch.equal(shown.frames_BTCHW[:, -1], on.frames_BTCHW[:, -1])
+        assert shown.regions["face"].shape[1] == shown.num_frames
+    assert lengths == {2, 3, 4, 5, 6}
+
+
 def test_the_real_flow_is_found_and_trusted_where_it_holds():
     rule, on = objective(), batch(3, size=64)
-    flow, sure = rule._real_flow(on.frames_BTCHW[:, :-1], on.frames_BTCHW[:, 1:])
-    inside = flow[..., 8:-8, 8:-8]
+    made = make(rule.sequencer, on)
+    motion = rule._motion(made, on.frames_BTCHW, 3)
+    assert motion is not None
+    inside = motion.true[..., 8:-8, 8:-8]
     assert inside[:, :, 0].mean() == pytest.approx(1.0, abs=0.1)
     assert inside[:, :, 1].abs().mean() < 0.1
-    assert sure[..., 8:-8, 8:-8].mean() > 0.9
-    unlike = torch.rand_like(on.frames_BTCHW) * 2 - 1
-    assert rule._real_flow(unlike[:, :-1], unlike[:, 1:])[1].mean() < 0.5
+    assert motion.sure[..., 8:-8, 8:-8].mean() > 0.9
+    unlike = rule._motion(made, torch.rand_like(on.frames_BTCHW) * 2 - 1, 3)
+    assert unlike is not None and unlike.sure.mean() < 0.5
 
 
 class Known:
@@ -425,7 +444,8 @@ INSIDE = 30 / 32 * 31 / 32
 
 def motion_losses(share: float, flow: tuple[float, float], **options: Any) -> dict[str, Tensor]:
     """Of a network with this flow, on a film whose flow is known to be (2, -1)."""
-    network = pinned(share=share, flow=flow, **options)
+    weights = {"flow_weight": 10.0, "carry_weight": 1.0}
+    network = pinned(share=share, flow=flow, **weights, **options)
     rule = Vid2VidObjective(network.options, network)
     rule._flow = Known()
     # A picture that moves by that flow: pixel (x, y) was at (x + 2, y - 1).
@@ -476,19 +496,20 @@ def test_what_was_not_asked_for_longest_is_forgotten_first():
     assert Known.asked == 1
 
 
-def test_rows_of_frames_end_at_the_last_and_grow_with_the_stride():
-    assert _rows(7, 3, 1) == [[1, 2, 3], [4, 5, 6]]
-    assert _rows(7, 3, 3) == [[0, 3, 6]]
-    assert _rows(6, 3, 3) == []
+def test_rows_of_frames_end_at_the_last_in_what_is_learnt():
+    assert _rows(7, 7, 3, 1) == [[1, 2, 3], [4, 5, 6]]
+    assert _rows(7, 3, 3, 1) == [[4, 5, 6]]
+    assert _rows(7, 1, 3, 3) == [[0, 3, 6]]
+    assert _rows(6, 6, 3, 3) == []
 
 
 def test_video_discriminators_join_when_sequences_are_long_enough():
-    rule = objective(sequence=2, longest=8, temporal_scales=2)
-    names = [
-        {n for n in step(rule, batch(rule.num_frames), progress) if n.endswith("_gan")}
-        for progress in (0.0, 0.5, 0.99)
-        if rule.at_progress(progress) is None
-    ]
+    rule = objective(sequence=2, longest=8, learnt=8, temporal_scales=2)
+    names = []
+    for progress in (0.0, 0.5, 0.99):
+        rule.at_progress(progress)
+        values = step(rule, batch(rule.num_frames), progress)
+        names.append({n for n in values if n.startswith("G/video") and n.endswith("_gan")})
     assert names == [set(), {"G/video0_gan"}, {"G/video0_gan", "G/video1_gan"}]
 
 

@@ -29,6 +29,10 @@ from vidsynth_plugins.vid2vid.options import Vid2VidOptions
 # logit or share where there is a plate), H, W pixels
 
 
+SHARE_LOGIT = 1.0
+"""How sure a network starts out to paint rather than to carry on."""
+
+
 class Encoder(nn.Module):
     """Stem, strided convolutions, residual blocks."""
 
@@ -147,9 +151,10 @@ class Level(nn.Module):
             )
             self.front_head = make_head(width, 3)
         initialise(self)
-        if o.flow:  # nothing moves, and half is carried on, until it is known better
+        if o.flow:  # nothing moves, and little is carried on, until it is known better
             for parameter in (*self.flow_head[-1].parameters(), *self.share_head[-1].parameters()):
                 nn.init.zeros_(parameter)
+            nn.init.constant_(self.share_head[-1].bias, SHARE_LOGIT)  # pyright: ignore
 
     def forward(
         self, maps_BCHW: Tensor, past_BCHW: Tensor, coarser: Features | None = None

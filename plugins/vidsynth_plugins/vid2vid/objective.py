@@ -34,8 +34,9 @@ class Vid2VidObjective(Objective):
     """Phase "G" trains the sequencer, phase "D" the discriminators, on one pass of all of them.
 
     A sample is a sequence from its beginning, so that frames are made from made frames from the
-    first step on. Its length doubles as training goes on. The gradient runs back through `backprop`
-    frames.
+    first step on; its last frames are learnt, and the gradient runs back through `backprop` of
+    them. Sequences double as training goes on: a network that has only ever met the first few
+    frames of its own learns to repeat them, and freezes.
     """
 
     def __init__(self, options: Vid2VidOptions, sequencer: Sequencer) -> None:
@@ -68,90 +69,105 @@ class Vid2VidObjective(Objective):
         return self._judge_losses(seen)
 
     def _run(self, batch: TrainBatch) -> _Pass:
-        shown = _halved(batch) if self.sequencer.is_coarse else batch
+        shown = self._shown(batch)
         made = make(self.sequencer, shown)
-        frames, raw = (torch.stack([getattr(m, n) for m in made], 1) for n in ("frame", "raw"))
-        num_made = frames.shape[1]
-        real, maps = (x[:, -num_made:] for x in (shown.frames_BTCHW, shown.maps_BTCHW))
-        flow, sure = self._real_flow(real[:, :-1], real[:, 1:])
-        verdicts = self._verdicts(shown, frames, raw, real, maps, flow)
-        return _Pass(batch, shown, made, frames, raw, real, flow, sure, verdicts)
+        learnt = min(len(made), self.options.learnt)
+        frames = torch.stack([m.frame for m in made], dim=1)
+        raw = torch.stack([m.raw for m in made[-learnt:]], dim=1)
+        real, maps = (x[:, -len(made) :] for x in (shown.frames_BTCHW, shown.maps_BTCHW))
+        return _Pass(
+            batch=batch,
+            shown=shown,
+            frames=frames,
+            raw=raw,
+            real=real,
+            motion=self._motion(made, real, learnt),
+            verdicts=self._verdicts(shown, frames, raw, real, maps[:, -learnt:]),
+        )
+
+    def _shown(self, batch: TrainBatch) -> TrainBatch:
+        """The batch from some frame on, at the resolution that the sequencer works at.
+
+        Where what is learnt lies in a sequence is drawn at random, so that beginnings are learnt
+        as well as what comes of one's own mistakes.
+        """
+        spare = batch.num_frames - self._given - self.options.learnt
+        skipped = int(torch.randint(max(0, spare) + 1, ()))
+        shown = _from(batch, skipped)
+        return _halved(shown) if self.sequencer.is_coarse else shown
 
     def _verdicts(
-        self,
-        shown: TrainBatch,
-        made: Tensor,
-        raw: Tensor,
-        real: Tensor,
-        maps: Tensor,
-        flow: Tensor,
+        self, shown: TrainBatch, made: Tensor, raw: Tensor, real: Tensor, maps: Tensor
     ) -> dict[str, _Verdict]:
-        o, judges = self.options, self.judges
-        of_real = judges.frames(real, maps)
-        found = {"": _Verdict(judges.frames(made, maps), of_real, 1.0)}
+        o, judges, learnt = self.options, self.judges, maps.shape[1]
+        last, true_last = made[:, -learnt:], real[:, -learnt:]
+        of_real = judges.frames(true_last, maps)
+        found = {"": _Verdict(judges.frames(last, maps), of_real, 1.0)}
         if o.raw and o.judge_raw:
             found["raw_"] = _Verdict(judges.frames(raw, maps), of_real, o.raw)
         for scale, judge in enumerate(judges.video):
-            rows = _rows(made.shape[1], o.d_frames, o.d_frames**scale)
+            rows = _rows(made.shape[1], learnt, o.d_frames, o.d_frames**scale)
             if rows:
                 index = torch.tensor(rows).flatten()
-                theirs = self._flow_at(flow, real, rows) / o.flow_px
-                fake, true = (judge(x[:, index], theirs) for x in (made, real))
+                flow = self._flow_along(real, rows) / o.flow_px
+                fake, true = (judge(x[:, index], flow) for x in (made, real))
                 found[f"video{scale}_"] = _Verdict(fake, true, o.video_weight)
         for name in o.regions:
             boxes = shown.regions.get(name)
             if boxes is None or judges.region is None:
                 continue
-            boxes_X4 = boxes[:, -made.shape[1] :].flatten(0, 1)
+            boxes_X4 = boxes[:, -learnt:].flatten(0, 1)
             there = boxes_X4[:, 2] > boxes_X4[:, 0]
             if there.any():
-                crops = [_crops(x, boxes_X4, there, o.region_size) for x in (made, real, maps)]
+                crops = [_crops(x, boxes_X4, there, o.region_size) for x in (last, true_last, maps)]
                 fake, true = (judges.region(x, crops[2]) for x in crops[:2])
                 found[f"{name}_"] = _Verdict(fake, true, o.region_weight)
         return found
 
     def _sequencer_losses(self, seen: _Pass) -> dict[str, Tensor]:
-        o = self.options
+        o, learnt = self.options, seen.raw.shape[1]
         losses: dict[str, Tensor] = {}
         for name, verdict in seen.verdicts.items():
             losses[f"{name}gan"] = verdict.weight * o.gan_weight * fool(verdict.fake, o.gan)
             losses[f"{name}feature_matching"] = (
                 verdict.weight * o.feature_matching * feature_matching(verdict.fake, verdict.real)
             )
-        importance = self._importance(seen)
-        for name, frames, weight in (("", seen.frames, 1.0), ("raw_", seen.raw, o.raw)):
+        real, importance = seen.real[:, -learnt:], self._importance(seen, learnt)
+        for name, frames, weight in (
+            ("", seen.frames[:, -learnt:], 1.0),
+            ("raw_", seen.raw, o.raw),
+        ):
             if weight and o.l1:
-                losses[f"{name}l1"] = weight * o.l1 * weighted_l1(frames, seen.real, importance)
+                losses[f"{name}l1"] = weight * o.l1 * weighted_l1(frames, real, importance)
             if weight and self.perceptual is not None and (o.judge_raw or not name):
                 self.perceptual.to(frames.device)
-                unlike = self.perceptual(frames.flatten(0, 1), seen.real.flatten(0, 1))
+                unlike = self.perceptual(frames.flatten(0, 1), real.flatten(0, 1))
                 losses[f"{name}perceptual"] = weight * o.perceptual * unlike
-        return losses | self._motion_losses(seen, importance)
+        return losses | self._motion_losses(seen)
 
-    def _motion_losses(self, seen: _Pass, importance: Tensor | None) -> dict[str, Tensor]:
+    def _motion_losses(self, seen: _Pass) -> dict[str, Tensor]:
         """What the flow, the share of paint and the made frames owe to the real frames' flow."""
-        o, moved = self.options, [n for n, made in enumerate(seen.made) if made.flow is not None]
-        moved = [n for n in moved if n > 0]  # before the first frame nothing is known
-        if not moved:
+        o, motion = self.options, seen.motion
+        if motion is None:
             return {}
-        now, before = torch.tensor(moved), torch.tensor(moved) - 1
+        count = motion.flow.shape[1]
+        importance = self._importance(seen, count)
+        weight = motion.sure if importance is None else motion.sure * importance
 
-        def flat(x_BNCHW: Tensor) -> Tensor:
-            return x_BNCHW.flatten(0, 1)
+        def now(x_BNCHW: Tensor) -> Tensor:
+            return x_BNCHW[:, -count:]
 
-        sure = flat(seen.sure[:, before])
-        weight = sure if importance is None else sure * flat(importance[:, now])
-        theirs = flat(seen.flow[:, before])
-        ours = flat(torch.stack([seen.made[n].flow for n in moved], 1))  # pyright: ignore
-        share = flat(torch.stack([seen.made[n].share for n in moved], 1))  # pyright: ignore
-        real_before, real_now = flat(seen.real[:, before]), flat(seen.real[:, now])
-        made_before, made_now = flat(seen.frames[:, before]), flat(seen.frames[:, now])
-        carried = warp(made_before, theirs).detach()
+        def carried(x_BNCHW: Tensor, flow_BP2HW: Tensor) -> Tensor:
+            before = x_BNCHW[:, -count - 1 : -1].flatten(0, 1)
+            return warp(before, flow_BP2HW.flatten(0, 1)).view_as(now(x_BNCHW))
+
+        same = carried(seen.real, motion.flow)
+        steady = carried(seen.frames, motion.true).detach()
         terms = {
-            "flow": (o.flow_weight, weighted_l1(ours, theirs, weight)),
-            "flow_warp": (o.warp_weight, weighted_l1(warp(real_before, ours), real_now, weight)),
-            "steady": (o.warp_weight, weighted_l1(made_now, carried, weight)),
-            "carry": (o.carry_weight, (share * sure).mean()),
+            "flow": (o.flow_weight, weighted_l1(motion.flow, motion.true, weight)),
+            "flow_warp": (o.warp_weight, weighted_l1(same, now(seen.real), weight)),
+            "steady": (o.warp_weight, weighted_l1(now(seen.frames), steady, weight)),
+            "carry": (o.carry_weight, (motion.share * motion.sure).mean()),
         }
         return {name: weight * loss for name, (weight, loss) in terms.items() if weight}
 
@@ -163,41 +179,49 @@ class Vid2VidObjective(Objective):
             losses[f"{name}fake"] = 0.5 * verdict.weight * judge_fake(verdict.fake, gan)
         return losses
 
-    def _importance(self, seen: _Pass) -> Tensor | None:
+    def _importance(self, seen: _Pass, count: int) -> Tensor | None:
+        """Of the last `count` frames' pixels: (B, count, 1, H, W)."""
         subject = seen.shown.weights_BT1HW
         if subject is None or not self.options.subject_weight:
             return None
-        return 1 + self.options.subject_weight * subject[:, -seen.frames.shape[1] :]
+        return 1 + self.options.subject_weight * subject[:, -count:]
 
     # The flow of the real frames
 
-    def _real_flow(self, before_BNCHW: Tensor, now_BNCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """Flow (B, N, 2, H, W) in pixels from each frame of `now` to that of `before`, and where
-        it holds (B, N, 1, H, W), 0 or 1."""
+    def _motion(self, made: Sequence[Made], real: Tensor, learnt: int) -> _Motion | None:
+        """What is learnt of motion; None where no frame came before."""
+        moving = [m for m in made[max(1, len(made) - learnt) :] if m.flow is not None]
+        if not moving:
+            return None
+        before, now = real[:, -len(moving) - 1 : -1], real[:, -len(moving) :]
+        true = self._real_flow(before, now)
+        apart = now - warp(before.flatten(0, 1), true.flatten(0, 1)).view_as(now)
+        return _Motion(
+            flow=torch.stack([m.flow for m in moving], 1),  # pyright: ignore[reportArgumentType]
+            share=torch.stack([m.share for m in moving], 1),  # pyright: ignore[reportArgumentType]
+            true=true,
+            sure=(apart.square().sum(dim=2, keepdim=True) < SURE).to(now),
+        )
+
+    def _real_flow(self, before_BNCHW: Tensor, now_BNCHW: Tensor) -> Tensor:
+        """(B, N, 2, H, W) pixels: from each frame of `now` to that of `before`."""
         if self._flow is None:
             self._flow = Remembering(_estimator(self.options, now_BNCHW.device))
-        shape = now_BNCHW.shape[:2]
-        before, now = before_BNCHW.flatten(0, 1), now_BNCHW.flatten(0, 1)
-        pairs = zip(_bytes(now), _bytes(before), strict=True)
-        flows = [torch.from_numpy(self._flow.flow_between(a, b)) for a, b in pairs]
-        if not flows:
-            empty = now.new_zeros(*shape, 3, *now.shape[2:])
-            return empty[:, :, :2], empty[:, :, 2:]
-        flow = torch.stack(flows).permute(0, 3, 1, 2).to(now)
-        apart = (now - warp(before, flow)).square().sum(dim=1, keepdim=True)
-        return flow.unflatten(0, shape), (apart < SURE).to(now).unflatten(0, shape)
+        pairs = zip(
+            _bytes(now_BNCHW.flatten(0, 1)), _bytes(before_BNCHW.flatten(0, 1)), strict=True
+        )
+        flows = [torch.from_numpy(self._flow.flow_between(now, before)) for now, before in pairs]
+        flow = torch.stack(flows).permute(0, 3, 1, 2).to(now_BNCHW)
+        return flow.unflatten(0, now_BNCHW.shape[:2])
 
-    def _flow_at(self, flow: Tensor, real: Tensor, rows: list[list[int]]) -> Tensor:
+    def _flow_along(self, real: Tensor, rows: Sequence[Sequence[int]]) -> Tensor:
         """(B, rows * d_frames, 2, H, W): for each frame in the rows the flow to the one before it
         there; zero for the first of a row."""
         found = []
         for row in rows:
-            found.append(torch.zeros_like(flow[:, :1]))
-            if row[1] - row[0] == 1:
-                found.append(flow[:, row[0] : row[-1]])
-            else:
-                index = torch.tensor(row)
-                found.append(self._real_flow(real[:, index[:-1]], real[:, index[1:]])[0])
+            index = torch.tensor(row)
+            found.append(torch.zeros_like(real[:, :1, :2]))
+            found.append(self._real_flow(real[:, index[:-1]], real[:, index[1:]]))
         return torch.cat(found, dim=1)
 
     # The schedule: longer sequences, lower rates; "coarse", then "fixed", then "joint".
@@ -208,13 +232,17 @@ class Vid2VidObjective(Objective):
             self._enter(stage)
             for phase in self.phases:
                 phase.optimizer.state.clear()  # each stage is a new Adam
-        given = o.past if o.start != "none" else 0
-        self.num_frames = given + length_at(progress, o.sequence, o.longest)
+        self.num_frames = self._given + length_at(progress, o.sequence, o.longest)
         start = o.decay_from
         factor = 1.0 if progress <= start else max(0.0, (1 - progress) / (1 - start))
         for phase, rate in zip(self.phases, (o.learning_rate, o.d_learning_rate), strict=True):
             for group in phase.optimizer.param_groups:
                 group["lr"] = rate * factor
+
+    @property
+    def _given(self) -> int:
+        """Frames that open a sequence and are not made."""
+        return self.options.past if self.options.start == "given" else 0
 
     def _stage_at(self, progress: float) -> str:
         if progress < self.options.coarse_fraction:
@@ -246,7 +274,10 @@ def length_at(progress: float, first: int, longest: int) -> int:
 
 
 def make(sequencer: Sequencer, batch: TrainBatch) -> list[Made]:
-    """The batch's sequences from their beginning; given frames are not among what is made."""
+    """The batch's sequences from their beginning; given frames are not among what is made.
+
+    Only the last `learnt` frames have gradients.
+    """
     o = sequencer.options
     made: list[Made] = []
     past: Past | None = None
@@ -254,7 +285,9 @@ def make(sequencer: Sequencer, batch: TrainBatch) -> list[Made]:
         if past is not None and n % o.backprop == 0:
             past = past.detached()
         given = batch.frames_BTCHW[:, n] if o.start == "given" and n < o.past else None
-        found = sequencer(batch.maps_BTCHW[:, n], past, batch.background_CHW, given)
+        learning = n >= batch.num_frames - o.learnt
+        with torch.set_grad_enabled(learning and torch.is_grad_enabled()):
+            found = sequencer(batch.maps_BTCHW[:, n], past, batch.background_CHW, given)
         past = found.past
         if given is None:
             made.append(found)
@@ -296,29 +329,54 @@ class _Verdict:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class _Motion:
+    """Of the last P of the frames that are learnt: those that came after another."""
+
+    flow: Tensor
+    """(B, P, 2, H, W) pixels: by the sequencer."""
+    share: Tensor
+    """(B, P, 1, H, W): how much of each frame is paint."""
+    true: Tensor
+    """(B, P, 2, H, W) pixels: of the real frames."""
+    sure: Tensor
+    """(B, P, 1, H, W), 0 or 1: where the real frames' flow holds."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class _Pass:
     """One run of the sequencer and the discriminators, with its graph."""
 
     batch: TrainBatch
     shown: TrainBatch
-    """The same, at the resolution that the sequencer works at."""
-    made: Sequence[Made]
+    """The part of it that was shown to the sequencer, at the resolution it works at."""
     frames: Tensor
+    """(B, N, 3, H, W): all that were made."""
     raw: Tensor
+    """(B, learnt, 3, H, W)"""
     real: Tensor
-    flow: Tensor
-    """(B, N - 1, 2, H, W)"""
-    sure: Tensor
-    """(B, N - 1, 1, H, W)"""
+    """(B, N, 3, H, W)"""
+    motion: _Motion | None
     verdicts: Mapping[str, _Verdict]
 
 
-def _rows(num_frames: int, length: int, stride: int) -> list[list[int]]:
-    """Indices of rows of `length` frames, `stride` apart, that end at the last frame, at `length`
-    frames before it, and so on."""
+def _rows(num_frames: int, learnt: int, length: int, stride: int) -> list[list[int]]:
+    """Indices of rows of `length` frames, `stride` apart: one ends at the last frame, one `length`
+    frames before it, and so on, as long as they end in what is learnt."""
     span = stride * (length - 1)
-    lasts = range(num_frames - 1, span - 1, -length)
+    lasts = range(num_frames - 1, max(span, num_frames - learnt) - 1, -length)
     return [list(range(last - span, last + 1, stride)) for last in reversed(lasts)]
+
+
+def _from(batch: TrainBatch, start: int) -> TrainBatch:
+    """Without its first frames."""
+    weights = batch.weights_BT1HW
+    return replace(
+        batch,
+        frames_BTCHW=batch.frames_BTCHW[:, start:],
+        maps_BTCHW=batch.maps_BTCHW[:, start:],
+        weights_BT1HW=None if weights is None else weights[:, start:],
+        regions={name: boxes[:, start:] for name, boxes in batch.regions.items()},
+    )
 
 
 def _crops(images_BNCHW: Tensor, boxes_X4: Tensor, there_X: Tensor, size: int) -> Tensor:

@@ -18,7 +18,8 @@ class Vid2VidOptions:
 
     As published: past 2, filters 128, downsamplings 3, blocks 9, norm "batch", stem "conv7",
     upsampling "transposed", no skips, no background, flow_px 20, raw 1 and judged, l1 0,
-    d_filters 64, temporal_scales 2, sequence 1 that doubles, backprop 1, both learning rates 2e-4.
+    flow_weight 10, d_filters 64, temporal_scales 2, sequence 1 that doubles and is all learnt,
+    backprop 1, both learning rates 2e-4.
 
     Attributes:
         past: generated frames, and their conditioning maps, that each frame is made from.
@@ -74,6 +75,7 @@ class Vid2VidOptions:
             "auto": raft where its weights are on this machine and there is a GPU, else dis.
         sequence: frames made one after the other in a sample, at first.
         longest: frames that this grows to, doubling in equal shares of the training.
+        learnt: frames at the end of each sequence that have losses; those before are only made.
         backprop: frames through which the gradient runs back before it is cut.
         learning_rate: of Adam for the generator, per step.
         d_learning_rate: of Adam for the discriminators, per step.
@@ -108,9 +110,9 @@ class Vid2VidOptions:
     subject_weight: float = 5.0
     raw: float = 0.5
     judge_raw: bool = False
-    flow_weight: float = 10.0
+    flow_weight: float = 3.0
     warp_weight: float = 10.0
-    carry_weight: float = 1.0
+    carry_weight: float = 0.0
     video_weight: float = 1.0
     region_weight: float = 1.0
     regions: tuple[str, ...] = ()
@@ -123,8 +125,9 @@ class Vid2VidOptions:
     d_layers: int = 3
     d_scales: int = 2
     reference_flow: FlowChoice = "auto"
-    sequence: int = 2
-    longest: int = 4
+    sequence: int = 3
+    longest: int = 12
+    learnt: int = 3
     backprop: int = 1
     learning_rate: float = 5e-4
     d_learning_rate: float = 2e-4
@@ -135,7 +138,7 @@ class Vid2VidOptions:
     def __post_init__(self) -> None:
         for name in (
             "past", "filters", "levels", "region_size", "d_frames", "d_filters", "d_layers",
-            "d_scales", "sequence", "longest", "backprop",
+            "d_scales", "sequence", "longest", "learnt", "backprop",
         ):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
