@@ -404,9 +404,8 @@ def test_only_the_end_of_a_sequence_is_learnt():
 def test_what_is_learnt_lies_anywhere_in_a_sequence():
     rule, on = objective(learnt=2), batch(6)
     lengths = set()
-    for seed in range(40):
-        torch.manual_seed(seed)
-        shown = rule._shown(on)
+    for step_number in range(40):
+        shown = rule._shown(on, step_number)
         lengths.add(shown.num_frames)
         assert torch.equal(shown.frames_BTCHW[:, -1], on.frames_BTCHW[:, -1])
         assert shown.regions["face"].shape[1] == shown.num_frames
@@ -528,11 +527,12 @@ def test_the_video_discriminator_sees_frames_then_the_flows_between_them():
     assert torch.equal(seen, torch.cat([torch.cat(first, 1), torch.cat(second, 1)]))
 
 
-def test_regions_have_a_discriminator_where_they_are_seen():
-    rule, on = objective(regions=("face",)), batch(2)
+def test_regions_have_a_discriminator():
+    rule, on = objective(regions=("face",)), batch(3)
     assert {"G/face_gan", "D/face_real", "D/face_fake"} <= step(rule, on).keys()
-    absent = replace(on, regions={"face": torch.zeros(2, 2, 4)})
-    assert "G/face_gan" not in step(rule, absent)
+    # Of several processes all have the same losses, whatever each one's sample shows.
+    absent = replace(on, regions={"face": torch.zeros(2, 3, 4)})
+    assert step(rule, absent).keys() == step(rule, on).keys()
     assert "G/face_gan" not in step(rule, replace(on, regions={}))
 
 

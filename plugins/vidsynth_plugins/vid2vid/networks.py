@@ -29,7 +29,7 @@ from vidsynth_plugins.vid2vid.options import Vid2VidOptions
 # logit or share where there is a plate), H, W pixels
 
 
-SHARE_LOGIT = 1.0
+SHARE_LOGIT = 2.0
 """How sure a network starts out to paint rather than to carry on."""
 
 

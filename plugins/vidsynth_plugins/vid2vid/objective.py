@@ -62,14 +62,14 @@ class Vid2VidObjective(Objective):
         seen, self._pass = self._pass, None  # never two at once: a pass is most of the memory
         if phase == "G":
             del seen
-            self._pass = self._run(batch)
+            self._pass = self._run(batch, step)
             return self._sequencer_losses(self._pass)
         if seen is None or seen.batch is not batch:
-            seen = self._run(batch)
+            seen = self._run(batch, step)
         return self._judge_losses(seen)
 
-    def _run(self, batch: TrainBatch) -> _Pass:
-        shown = self._shown(batch)
+    def _run(self, batch: TrainBatch, step: int) -> _Pass:
+        shown = self._shown(batch, step)
         made = make(self.sequencer, shown)
         learnt = min(len(made), self.options.learnt)
         frames = torch.stack([m.frame for m in made], dim=1)
@@ -85,15 +85,16 @@ class Vid2VidObjective(Objective):
             verdicts=self._verdicts(shown, frames, raw, real, maps[:, -learnt:]),
         )
 
-    def _shown(self, batch: TrainBatch) -> TrainBatch:
+    def _shown(self, batch: TrainBatch, step: int) -> TrainBatch:
         """The batch from some frame on, at the resolution that the sequencer works at.
 
         Where what is learnt lies in a sequence is drawn at random, so that beginnings are learnt
-        as well as what comes of one's own mistakes.
+        as well as what comes of one's own mistakes; from the step, so that several processes draw
+        the same and have the same losses.
         """
-        spare = batch.num_frames - self._given - self.options.learnt
-        skipped = int(torch.randint(max(0, spare) + 1, ()))
-        shown = _from(batch, skipped)
+        spare = max(0, batch.num_frames - self._given - self.options.learnt)
+        rng = torch.Generator().manual_seed(step)
+        shown = _from(batch, int(torch.randint(spare + 1, (), generator=rng)))
         return _halved(shown) if self.sequencer.is_coarse else shown
 
     def _verdicts(
@@ -117,11 +118,9 @@ class Vid2VidObjective(Objective):
             if boxes is None or judges.region is None:
                 continue
             boxes_X4 = boxes[:, -learnt:].flatten(0, 1)
-            there = boxes_X4[:, 2] > boxes_X4[:, 0]
-            if there.any():
-                crops = [_crops(x, boxes_X4, there, o.region_size) for x in (last, true_last, maps)]
-                fake, true = (judges.region(x, crops[2]) for x in crops[:2])
-                found[f"{name}_"] = _Verdict(fake, true, o.region_weight)
+            crops = [_crops(x, boxes_X4, o.region_size) for x in (last, true_last, maps)]
+            fake, true = (judges.region(x, crops[2]) for x in crops[:2])
+            found[f"{name}_"] = _Verdict(fake, true, o.region_weight)
         return found
 
     def _sequencer_losses(self, seen: _Pass) -> dict[str, Tensor]:
@@ -379,12 +378,11 @@ def _from(batch: TrainBatch, start: int) -> TrainBatch:
     )
 
 
-def _crops(images_BNCHW: Tensor, boxes_X4: Tensor, there_X: Tensor, size: int) -> Tensor:
-    """(there, 1, C, size, size)"""
-    images_XCHW = images_BNCHW.flatten(0, 1)[there_X]
-    height, width = images_XCHW.shape[2:]
-    boxes_X4 = square_boxes(boxes_X4[there_X], height, width, margin=REGION_MARGIN)
-    return crop_boxes(images_XCHW, boxes_X4, size)[:, None]
+def _crops(images_BNCHW: Tensor, boxes_X4: Tensor, size: int) -> Tensor:
+    """(B * N, 1, C, size, size); of a region that is not seen, the middle of the picture."""
+    height, width = images_BNCHW.shape[3:]
+    squares_X4 = square_boxes(boxes_X4, height, width, margin=REGION_MARGIN)
+    return crop_boxes(images_BNCHW.flatten(0, 1), squares_X4, size)[:, None]
 
 
 def _halved(batch: TrainBatch) -> TrainBatch:
