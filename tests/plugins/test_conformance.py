@@ -37,7 +37,7 @@ def filmed(world: str) -> ClipMaker:
 
 
 SMALL = {"filters": 8, "downsamplings": 2, "blocks": 1, "d_filters": 8}
-STEADY = {**SMALL, "reference_flow": "dis", "longest": 2}
+STEADY = {**SMALL, "reference_flow": "dis", "longest": 3}
 # Plugin -> variant -> conditions of the checks: small networks, and footage it can work on.
 SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
     "pose": {"puppet": {"clip": filmed("puppet"), "height": 160, "width": 160}},
@@ -69,7 +69,13 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "vid2vid": {
         "dance": {
-            "options": {**STEADY, "regions": ["face"], "region_size": 16},
+            "options": {
+                **STEADY,
+                "regions": ["face"],
+                "region_size": 16,
+                "temporal_scales": 1,
+                "learnt": 2,
+            },
             "background": True,
         },
         "face": {"options": {**STEADY, "start": "image"}, "kinds": (FaceSequence,)},

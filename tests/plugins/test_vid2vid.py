@@ -443,7 +443,7 @@ INSIDE = 30 / 32 * 31 / 32
 
 def motion_losses(share: float, flow: tuple[float, float], **options: Any) -> dict[str, Tensor]:
     """Of a network with this flow, on a film whose flow is known to be (2, -1)."""
-    weights = {"flow_weight": 10.0, "carry_weight": 1.0}
+    weights = {"flow_weight": 10.0, "carry_weight": 1.0, "learnt": 3}
     network = pinned(share=share, flow=flow, **weights, **options)
     rule = Vid2VidObjective(network.options, network)
     rule._flow = Known()
@@ -618,7 +618,7 @@ def test_learning_rates_fall_linearly_over_the_second_half():
         ({"blocks": -1}, "blocks"),
         ({"cut": 0.0}, "cut"),
         ({"sequence": 8, "longest": 4}, "longest"),
-        ({"d_frames": 1}, "d_frames"),
+        ({"d_frames": 1, "temporal_scales": 1}, "d_frames"),
         ({"levels": 2}, "conv7"),
         ({"coarse_fraction": 0.2}, "levels"),
         ({"levels": 2, "stem": "conv7", "coarse_fraction": 0.8, "fixed_fraction": 0.5}, "exceed"),

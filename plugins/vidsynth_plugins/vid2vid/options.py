@@ -18,8 +18,8 @@ class Vid2VidOptions:
 
     As published: past 2, filters 128, downsamplings 3, blocks 9, norm "batch", stem "conv7",
     upsampling "transposed", no skips, no background, flow_px 20, raw 1 and judged, l1 0,
-    flow_weight 10, d_filters 64, temporal_scales 2, sequence 1 that doubles and is all learnt,
-    backprop 1, both learning rates 2e-4.
+    flow_weight 10, warp_weight 10, temporal_scales 2, d_filters 64, sequence 30, longest 128, both
+    learning rates 2e-4.
 
     Attributes:
         past: generated frames, and their conditioning maps, that each frame is made from.
