@@ -111,7 +111,7 @@ class Vid2VidOptions:
     raw: float = 0.5
     judge_raw: bool = False
     flow_weight: float = 3.0
-    warp_weight: float = 5.0
+    warp_weight: float = 10.0
     carry_weight: float = 0.0
     video_weight: float = 1.0
     region_weight: float = 1.0
@@ -121,12 +121,12 @@ class Vid2VidOptions:
     video_discriminator: str = "video_patch"
     d_frames: int = 3
     temporal_scales: int = 0
-    d_filters: int = 32
+    d_filters: int = 16
     d_layers: int = 3
     d_scales: int = 2
     reference_flow: FlowChoice = "auto"
     sequence: int = 3
-    longest: int = 12
+    longest: int = 6
     learnt: int = 1
     backprop: int = 1
     learning_rate: float = 5e-4
