@@ -67,7 +67,8 @@ class Vid2VidOptions:
         discriminator: a discriminator plugin for frames, by name.
         video_discriminator: a temporal discriminator plugin that takes flow as its condition.
         d_frames: frames that the video discriminators see at once.
-        temporal_scales: video discriminators; each sees `d_frames` times fewer frames a second.
+        temporal_scales: video discriminators; each sees `d_frames` times fewer frames a second, and
+            costs as much as that of frames.
         d_filters: channels of the discriminators' first layer.
         d_layers: strided layers of each discriminator.
         d_scales: discriminators of frames, each at half the resolution of the one before.
