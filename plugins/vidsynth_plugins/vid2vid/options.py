@@ -112,7 +112,7 @@ class Vid2VidOptions:
     raw: float = 0.5
     judge_raw: bool = False
     flow_weight: float = 3.0
-    warp_weight: float = 10.0
+    warp_weight: float = 5.0
     carry_weight: float = 0.0
     video_weight: float = 1.0
     region_weight: float = 1.0
