@@ -112,7 +112,7 @@ class Vid2VidOptions:
     raw: float = 0.5
     judge_raw: bool = False
     flow_weight: float = 3.0
-    warp_weight: float = 5.0
+    warp_weight: float = 2.0
     carry_weight: float = 0.0
     video_weight: float = 1.0
     region_weight: float = 1.0
@@ -128,7 +128,7 @@ class Vid2VidOptions:
     reference_flow: FlowChoice = "auto"
     sequence: int = 3
     longest: int = 6
-    learnt: int = 1
+    learnt: int = 2
     backprop: int = 1
     learning_rate: float = 5e-4
     d_learning_rate: float = 2e-4
