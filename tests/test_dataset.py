@@ -180,3 +180,12 @@ def test_a_target_that_only_flickers_is_refused(target):
     assert len(flickering.starts(1)) == 30
     with pytest.raises(NoSubjectFound, match="2 consecutive frames"):
         flickering.starts(2)
+
+
+@pytest.mark.parametrize(
+    "usable, longest", [("0000", 0), ("1111", 4), ("0110", 2), ("1011", 2), ("1101", 2)]
+)
+def test_the_longest_run_of_training_frames_is_known(target: Tracked, usable: str, longest: int):
+    footage = prepare(target, BODIES, size=32, background=False)
+    training = torch.tensor([c == "1" for c in usable])
+    assert replace(footage, training=training).longest_run() == longest

@@ -217,3 +217,40 @@ def test_two_processes_train_the_same_model_as_one(tmp_path):
     # A sum in another order is all that differs.
     for one, two in zip(*results, strict=True):
         torch.testing.assert_close(one, two, atol=1e-5, rtol=0)
+
+
+class Growing(TinyObjective):
+    """Asks for longer and longer samples, and notes what it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[int] = []
+
+    def at_progress(self, progress: float) -> None:
+        super().at_progress(progress)
+        self.num_frames = 2 + round(48 * progress)
+
+    def losses(self, phase, batch, step):
+        self.seen += [batch.num_frames] if phase == "G" else []
+        return super().losses(phase, batch, step)
+
+
+def test_samples_grow_with_the_objective_as_far_as_the_footage_goes(tmp_path):
+    _, objective, _ = run_training(tmp_path, 12, Growing())
+    assert tiny_footage().longest_run() == 30
+    assert objective.seen == [min(2 + 4 * step, 30) for step in range(12)]
+
+
+def test_growing_samples_resume_bit_equal(tmp_path):
+    def growing() -> Growing:
+        torch.manual_seed(0)
+        return Growing()
+
+    _, reference, _ = run_training(tmp_path / "whole", 8, growing())
+    stopped = growing()
+    stop_after(stopped, 4)
+    with pytest.raises(Interrupted):
+        run_training(tmp_path / "parts", 8, stopped)
+    _, resumed, _ = run_training(tmp_path / "parts", 8, growing())
+    assert stopped.seen + resumed.seen == reference.seen
+    assert_bit_equal(weights_of(reference.network), weights_of(resumed.network))

@@ -195,6 +195,11 @@ class Footage:
         x0, y0, x1, y1 = self.window
         return VideoSpec(height=y1 - y0, width=x1 - x0, fps=self.spec.fps)
 
+    def longest_run(self) -> int:
+        """Most consecutive frames usable for training."""
+        breaks = torch.cat([torch.tensor([-1]), (~self.training).nonzero()[:, 0]])
+        return int(breaks.diff(append=torch.tensor([len(self.training)])).max()) - 1
+
     def starts(self, num_frames: int) -> Tensor:
         """Indices at which `num_frames` consecutive training frames begin.
 

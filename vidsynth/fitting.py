@@ -316,14 +316,18 @@ def _tell_estimate(
     device: torch.device,
     reporter: Reporter,
 ) -> None:
-    """What training will take, before it starts, and whether the machine has it."""
+    """What training will take at its most, before it starts, and whether the machine has it."""
     parameters = sum(p.numel() for phase in objective.phases for p in phase.module.parameters())
-    first = footage.starts(objective.num_frames)[:1]
+    footage.starts(objective.num_frames)  # raises where there is not even one
+    objective.at_progress(1.0)
+    num_frames = min(objective.num_frames, footage.longest_run())
+    first = footage.starts(num_frames)[:1]
     sample = footage.batch(
-        first, objective.num_frames, torch.device("cpu"), num_recalled=objective.num_recalled
+        first, num_frames, torch.device("cpu"), num_recalled=objective.num_recalled
     )
     # Of each weight: value, gradient, two moments, EMA; 4 bytes each.
     needed = 20 * parameters + activation_bytes(objective, sample) * training.batch
+    objective.at_progress(0.0)
     spec = footage.window_spec
     reporter.say(
         f"training at {spec.width}x{spec.height} px on {int(footage.training.sum())} frames: "

@@ -165,7 +165,8 @@ class Objective(ABC):
 
     phases: Sequence[Phase]
     num_frames: int = 1
-    """Consecutive frames in one training sample (T of the batch)."""
+    """Consecutive frames in one training sample (T of the batch). May grow in `at_progress`; a
+    sample is shorter where the footage has no run of that length."""
     num_recalled: int = 0
     """How many of them, the last ones, come with exemplars."""
 

@@ -144,6 +144,8 @@ def train(
     for module in _modules(objective).values():
         module.to(device).train()
         processes.share(module)
+    footage.starts(objective.num_frames)  # raises where there is not even one
+    longest = footage.longest_run()
     run = Run()
     ema = {n: v.detach().clone() for n, v in objective.generator.state_dict().items()}
     if (folder / STATE).exists():
@@ -151,7 +153,6 @@ def train(
         reporter.say(f"going on from step {run.step} ({run.seconds:.0f} s of training so far)")
     elif processes.is_main:
         save_state(folder, objective, ema, run)
-    starts = footage.starts(objective.num_frames)
     board = _Board(folder) if processes.is_main else None
     saved_at = run.seconds
     total, done_before = (budget.steps, run.step) if budget.steps else (budget.seconds, run.seconds)
@@ -164,13 +165,13 @@ def train(
 
             # Everything random in this step follows from these numbers.
             seed_everything(seed, run.step, processes.rank, run.rollbacks)
+            objective.at_progress(processes.agree(budget.progress(run)))
+            num_frames = min(objective.num_frames, longest)
+            starts = footage.starts(num_frames)
             chosen = sample_starts(starts, run, options.batch, seed, processes)
-            batch = footage.batch(
-                chosen, objective.num_frames, device, num_recalled=objective.num_recalled
-            )
+            batch = footage.batch(chosen, num_frames, device, num_recalled=objective.num_recalled)
 
             # One optimiser step per phase.
-            objective.at_progress(processes.agree(budget.progress(run)))
             pace = 0.5**run.rollbacks * min(1.0, (run.step + 1) / (options.warmup_steps + 1))
             losses = train_step(
                 objective, batch, run, processes, precision=options.precision, pace=pace

@@ -37,6 +37,7 @@ def filmed(world: str) -> ClipMaker:
 
 
 SMALL = {"filters": 8, "downsamplings": 2, "blocks": 1, "d_filters": 8}
+STEADY = {**SMALL, "reference_flow": "dis", "longest": 3}
 # Plugin -> variant -> conditions of the checks: small networks, and footage it can work on.
 SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
     "pose": {"puppet": {"clip": filmed("puppet"), "height": 160, "width": 160}},
@@ -71,6 +72,33 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
         "dance": {"options": {**SMALL, "previous": True}, "background": True},
         "face": {"options": {**SMALL, "window": 3}, "kinds": (FaceSequence,)},
     },
+    "vid2vid": {
+        "dance": {
+            "options": {
+                **STEADY,
+                "regions": ["face"],
+                "region_size": 16,
+                "temporal_scales": 1,
+                "learnt": 2,
+            },
+            "background": True,
+        },
+        "face": {"options": {**STEADY, "start": "image"}, "kinds": (FaceSequence,)},
+        "published": {
+            "options": {
+                **STEADY,
+                "stem": "conv7",
+                "skips": False,
+                "norm": "affine",
+                "levels": 2,
+                "coarse_fraction": 0.3,
+                "judge_raw": True,
+                "foreground": [1],
+            },
+            "kinds": (LabelMaps,),
+        },
+    },
+    "video_patch": {"small": {"options": {"filters": 8}}},
     "flow_warp": {"dis": {"options": {"flow": "dis"}}},
     "ms_ssim": {"large": {"height": 176, "width": 176}},
     **{f"{part}_psnr": {"large": {"height": 64, "width": 64}} for part in ("mouth", "eyes")},
@@ -117,7 +145,9 @@ def test_in_tree_plugins_are_installed() -> None:
         ("extractor", "face"),
         ("extractor", "labels"),
         ("generator", "pix2pixhd"),
+        ("generator", "vid2vid"),
         ("discriminator", "multiscale_patch"),
+        ("discriminator", "video_patch"),
         ("metric", "psnr"),
         ("metric", "fvd"),
     }

@@ -13,7 +13,7 @@ from vidsynth.errors import NotMeasurable
 from vidsynth.kinds import Film, Metric
 from vidsynth.testing import times
 from vidsynth.testing.metrics import film_of
-from vidsynth_plugins.metrics.flow import DISFlow
+from vidsynth_plugins.flow import DISFlow
 from vidsynth_plugins.metrics.steadiness import (
     ColourDrift,
     Flicker,

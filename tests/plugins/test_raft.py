@@ -19,7 +19,7 @@ from vidsynth.clip import Clip
 from vidsynth.errors import MissingWeights
 from vidsynth.testing import times
 from vidsynth.testing.metrics import film_of
-from vidsynth_plugins.metrics.flow import DISFlow, FlowChoice, RAFTFlow, flow_estimator
+from vidsynth_plugins.flow import DISFlow, FlowChoice, RAFTFlow, flow_estimator
 from vidsynth_plugins.metrics.steadiness import FlowWarp, FlowWarpOptions
 from vidsynth_plugins.raft import (
     LARGE,

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from vidsynth.kinds import Film
 from vidsynth.steady import sampled
+from vidsynth_plugins.flow import FlowChoice, FlowEstimator, flow_estimator, picture
 from vidsynth_plugins.metrics.common import FrameMetric, blocks, given, nowhere, pairs
-from vidsynth_plugins.metrics.flow import FlowChoice, FlowEstimator, flow_estimator, picture
 
 # T frames, H, W pixels
 

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from pathlib import Path
 from time import perf_counter
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from vidsynth.blocks import refuse_half_on_cpu
 from vidsynth.clip import Clip, VideoSpec
@@ -30,6 +31,8 @@ from vidsynth_plugins.pix2pixhd.options import Pix2PixHDOptions
 from vidsynth_plugins.pix2pixhd.reference_weights import load_reference_weights
 
 # T frames, C channels, H, W pixels
+
+Network = TypeVar("Network", bound=nn.Module)
 
 SMALLEST = 16
 """Pixels: below this the discriminators have nothing left to judge."""
@@ -91,7 +94,7 @@ class Pix2PixHD(Generator):
     ) -> Iterator[Clip]:
         if self._painter is None:
             raise ValueError("load_weights comes before generate")
-        painter = _in_callers_precision(self._painter)
+        painter = in_callers_precision(self._painter)
         device = next(painter.parameters()).device
         run = LongRun(painter.body, self._num_frames)
         past_TCHW = previous = plate = None
@@ -108,7 +111,7 @@ class Pix2PixHD(Generator):
             past_TCHW = maps_TCHW[len(chunk) :]
             windows_TCHW = stack_windows(maps_TCHW[None], self.options.window)[0]
             if painter.background and plate is None:
-                plate = _plate(chunk, spec).to(device)
+                plate = plate_of(chunk, spec).to(device)
             faces_T4 = self._faces(chunk, spec, device)
             recalled = None
             if painter.slots:
@@ -139,13 +142,13 @@ class Pix2PixHD(Generator):
         return None
 
 
-def _in_callers_precision(painter: Painter) -> Painter:
+def in_callers_precision(network: Network) -> Network:
     """Under autocast, a copy with weights of its type: cast once and not at every use."""
-    weight = next(painter.parameters())
+    weight = next(network.parameters())
     kind = weight.device.type
     if not torch.is_autocast_enabled(kind) or weight.dtype != torch.float32:
-        return painter
-    return deepcopy(painter).to(torch.get_autocast_dtype(kind))
+        return network
+    return deepcopy(network).to(torch.get_autocast_dtype(kind))
 
 
 def _one_by_one(
@@ -166,7 +169,7 @@ def _one_by_one(
     return torch.cat(frames)
 
 
-def _plate(chunk: Chunk, spec: VideoSpec) -> Tensor:
+def plate_of(chunk: Chunk, spec: VideoSpec) -> Tensor:
     """(3, H, W) float32 in [-1, 1]"""
     plate = chunk.require(BackgroundPlate)[:1].draw(spec.height, spec.width)
     return Clip(plate, torch.zeros(1, dtype=torch.float64)).as_float()[0]

@@ -42,13 +42,13 @@ class GlobalGenerator(nn.Module):
         steps = list(pairwise(widths))
         self.skips = skips
         self.stride = 2**downsamplings * (2 if stem == "shuffle" else 1)
-        make_stem = _shuffle_stem if stem == "shuffle" else _conv7_stem
-        make_head = _shuffle_head if stem == "shuffle" else conv7_head
+        make_stem = shuffle_stem if stem == "shuffle" else conv7_stem
+        make_head = shuffle_head if stem == "shuffle" else conv7_head
         self.stem = make_stem(in_channels, filters, norm)
-        self.down = nn.ModuleList(_down(fine, coarse, norm) for fine, coarse in steps)
+        self.down = nn.ModuleList(down_layers(fine, coarse, norm) for fine, coarse in steps)
         self.blocks = nn.Sequential(*(ResidualBlock(widths[-1], norm) for _ in range(blocks)))
         self.up = nn.ModuleList(
-            _up(coarse, fine, norm, upsampling) for fine, coarse in reversed(steps)
+            up_layers(coarse, fine, norm, upsampling) for fine, coarse in reversed(steps)
         )
         self.head = make_head(filters, out_channels) if out_channels else nn.Identity()
 
@@ -144,7 +144,7 @@ class Blur(nn.Module):
         return F.conv2d(padded, kernel, groups=channels)
 
 
-def _conv7_stem(in_channels: int, width: int, norm: Norm) -> nn.Sequential:
+def conv7_stem(in_channels: int, width: int, norm: Norm) -> nn.Sequential:
     conv = nn.Conv2d(in_channels, width, 7)
     return nn.Sequential(nn.ReflectionPad2d(3), conv, _norm(width, norm), nn.ReLU(inplace=True))
 
@@ -153,7 +153,7 @@ def conv7_head(width: int, out_channels: int) -> nn.Sequential:
     return nn.Sequential(nn.ReflectionPad2d(3), nn.Conv2d(width, out_channels, 7))
 
 
-def _shuffle_stem(in_channels: int, width: int, norm: Norm) -> nn.Sequential:
+def shuffle_stem(in_channels: int, width: int, norm: Norm) -> nn.Sequential:
     return nn.Sequential(
         nn.PixelUnshuffle(2),
         nn.ReflectionPad2d(1),
@@ -163,7 +163,7 @@ def _shuffle_stem(in_channels: int, width: int, norm: Norm) -> nn.Sequential:
     )
 
 
-def _shuffle_head(width: int, out_channels: int) -> nn.Sequential:
+def shuffle_head(width: int, out_channels: int) -> nn.Sequential:
     # A few channels unfold to full resolution, where one more convolution removes the 2x2 grid
     # that unfolding straight to colours would leave.
     fine = max(out_channels, width // 4)
@@ -179,28 +179,32 @@ def _shuffle_head(width: int, out_channels: int) -> nn.Sequential:
     )
 
 
-def _down(fine: int, coarse: int, norm: Norm) -> nn.Sequential:
+def down_layers(fine: int, coarse: int, norm: Norm) -> nn.Sequential:
     conv = nn.Conv2d(fine, coarse, 3, stride=2, padding=1)
     return nn.Sequential(conv, _norm(coarse, norm), nn.ReLU(inplace=True))
 
 
-def _up(coarse: int, fine: int, norm: Norm, upsampling: Upsampling) -> nn.Sequential:
+def up_layers(coarse: int, fine: int, norm: Norm, upsampling: Upsampling) -> nn.Sequential:
     conv = nn.ConvTranspose2d(coarse, fine, 3, stride=2, padding=1, output_padding=1)
     blur = [Blur()] if upsampling == "smooth" else []
     return nn.Sequential(conv, *blur, _norm(fine, norm), nn.ReLU(inplace=True))
 
 
 def _enhancer_down(in_channels: int, width: int, norm: Norm) -> nn.Sequential:
-    return nn.Sequential(*_conv7_stem(in_channels, width, norm), *_down(width, width * 2, norm))
+    return nn.Sequential(
+        *conv7_stem(in_channels, width, norm), *down_layers(width, width * 2, norm)
+    )
 
 
 def _enhancer_up(width: int, options: Pix2PixHDOptions) -> nn.Sequential:
     body = (ResidualBlock(width * 2, options.norm) for _ in range(options.local_blocks))
-    return nn.Sequential(*body, *_up(width * 2, width, options.norm, options.upsampling))
+    return nn.Sequential(*body, *up_layers(width * 2, width, options.norm, options.upsampling))
 
 
 def _norm(width: int, norm: Norm) -> nn.Module:
-    return nn.InstanceNorm2d(width) if norm == "instance" else nn.BatchNorm2d(width)
+    if norm == "batch":
+        return nn.BatchNorm2d(width)
+    return nn.InstanceNorm2d(width, affine=norm == "affine")
 
 
 def initialise(network: nn.Module) -> None:
@@ -411,7 +415,7 @@ class MultiscalePatchOptions:
         filters: channels of the first layer; they double per layer up to 512.
         layers: strided layers of each discriminator.
         scales: discriminators, each at half the resolution of the one before.
-        norm: "instance" or "batch" normalisation.
+        norm: "instance", "batch" or "affine" normalisation.
     """
 
     filters: int = 64
@@ -438,16 +442,24 @@ class MultiscalePatch(Discriminator):
         self, options: object | None = None, *, condition_channels: int = 0, num_frames: int = 1
     ) -> None:
         super().__init__(options, condition_channels=condition_channels, num_frames=num_frames)
-        in_channels = num_frames * (condition_channels + 3)
         self.scales = nn.ModuleList(
-            _patch_layers(in_channels, self.options) for _ in range(self.options.scales)
+            _patch_layers(self.channels_seen(), self.options) for _ in range(self.options.scales)
         )
         initialise(self)
 
-    def forward(self, frames_BTCHW: Tensor, condition_BTCHW: Tensor | None) -> Judgement:
+    def channels_seen(self) -> int:
+        """Of what `stack` gives."""
+        return self.num_frames * (self.condition_channels + 3)
+
+    def stack(self, frames_BTCHW: Tensor, condition_BTCHW: Tensor | None) -> Tensor:
+        """What is judged as one picture: (B * T / num_frames, channels_seen, H, W)."""
         seen = self._stacked(frames_BTCHW)
-        if condition_BTCHW is not None:
-            seen = torch.cat([self._stacked(condition_BTCHW), seen], dim=1)
+        if condition_BTCHW is None:
+            return seen
+        return torch.cat([self._stacked(condition_BTCHW), seen], dim=1)
+
+    def forward(self, frames_BTCHW: Tensor, condition_BTCHW: Tensor | None) -> Judgement:
+        seen = self.stack(frames_BTCHW, condition_BTCHW)
         logits, features = [], []
         for index, layers in enumerate(self.scales):
             seen = halve(seen) if index else seen

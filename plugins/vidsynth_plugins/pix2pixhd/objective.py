@@ -52,10 +52,10 @@ class Pix2PixHDObjective(Objective):
         self.num_recalled = options.num_made if painter.slots else 0
         self.painter = painter
         self.judges = Judges(options, painter.channels)
-        self.perceptual = _perceptual(options)
+        self.perceptual = perceptual_loss(options.perceptual)
         self.phases = (
-            Phase("G", painter, _adam(painter, options.learning_rate)),
-            Phase("D", self.judges, _adam(self.judges, options.d_learning_rate)),
+            Phase("G", painter, adam(painter, options.learning_rate)),
+            Phase("D", self.judges, adam(self.judges, options.d_learning_rate)),
         )
         self._pass: _Pass | None = None
         self._stage = ""
@@ -250,12 +250,13 @@ def _face_crops(images_BNCHW: Tensor, faces_X4: Tensor, size: int) -> Tensor:
     return crop_boxes(images_BNCHW.flatten(0, 1), boxes_X4, size)[:, None]
 
 
-def _adam(module: nn.Module, learning_rate: float) -> torch.optim.Adam:
+def adam(module: nn.Module, learning_rate: float) -> torch.optim.Adam:
     return torch.optim.Adam(module.parameters(), learning_rate, betas=(0.5, 0.999), fused=True)
 
 
-def _perceptual(options: Pix2PixHDOptions) -> PerceptualLoss | None:
-    if not options.perceptual:
+def perceptual_loss(weight: float) -> PerceptualLoss | None:
+    """None for a weight of 0, and where VGG19's weights are not on this machine, which is told."""
+    if not weight:
         return None
     try:
         return PerceptualLoss.pretrained(offline=True)

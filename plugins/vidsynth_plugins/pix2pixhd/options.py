@@ -7,7 +7,7 @@ from typing import Literal
 
 from vidsynth.losses import GanLoss
 
-Norm = Literal["instance", "batch"]
+Norm = Literal["instance", "batch", "affine"]
 Stem = Literal["conv7", "shuffle"]
 Upsampling = Literal["transposed", "smooth"]
 Network = Literal["global", "spade"]
@@ -27,7 +27,8 @@ class Pix2PixHDOptions:
         blocks: residual blocks of the global generator.
         local_enhancers: networks round the global one, each doubling the resolution.
         local_blocks: residual blocks of each local enhancer.
-        norm: "instance" or "batch" normalisation.
+        norm: "instance" or "batch" normalisation; "affine" is instance normalisation with a learned
+            scale and offset, which is what batch normalisation of one frame at a time comes to.
         stem: "conv7" works at full resolution, as published; "shuffle" folds 2x2 pixels into
             channels, so that everything runs at half resolution, about four times cheaper.
         upsampling: "transposed" convolutions, as published; or "smooth", the same followed by a

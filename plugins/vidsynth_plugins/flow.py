@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import OrderedDict
 from typing import Literal, Protocol
 
 import cv2
@@ -66,6 +68,34 @@ class RAFTFlow:
         """As in `FlowEstimator`."""
         ours, theirs = (in_range(f[None], self._device) for f in (first, second))
         return self._network(ours, theirs)[0].permute(1, 2, 0).cpu().numpy()
+
+
+class Remembering:
+    """An estimator that looks at no pair of frames twice: training meets them again and again.
+
+    Args:
+        estimator: asked the first time.
+        megabytes: kept at most; what was not asked for longest is forgotten first.
+    """
+
+    def __init__(self, estimator: FlowEstimator, *, megabytes: int = 512) -> None:
+        self._estimator = estimator
+        self._left = megabytes << 20
+        self._known: OrderedDict[bytes, np.ndarray] = OrderedDict()
+        self.name = estimator.name
+
+    def flow_between(self, first: Tensor, second: Tensor) -> np.ndarray:
+        """As in `FlowEstimator`, to the precision of float16."""
+        pair = torch.stack([first, second]).cpu().contiguous()
+        key = hashlib.blake2b(pair.numpy().data, digest_size=16).digest()
+        if key in self._known:
+            self._known.move_to_end(key)
+        else:
+            self._known[key] = self._estimator.flow_between(first, second).astype(np.float16)
+            self._left -= self._known[key].nbytes
+            while self._left < 0:
+                self._left += self._known.popitem(last=False)[1].nbytes
+        return self._known[key].astype(np.float32)
 
 
 def flow_estimator(
