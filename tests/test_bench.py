@@ -26,6 +26,7 @@ from vidsynth.bench import (
     pipeline,
     quality,
     scale,
+    steadiness,
     train_step,
 )
 from vidsynth.bench.material import film, published_objective, random_batch, reference_of
@@ -389,6 +390,34 @@ def test_goals_compare_the_moments_that_were_promised() -> None:
     assert rows["clip: ours 4 min better than reference 4 min, SSIM"].ok
     assert rows["clip: ours 8 min better than plain 8 min, SSIM"].ok
     assert rows["clip: ours 2 min better than last training frame, PSNR"].value == 5.0
+
+
+# Steadiness
+
+
+@pytest.mark.slow
+def test_steadiness_runs() -> None:
+    settings = steadiness.Settings(
+        size=64, film_size=128, film_frames=60, minutes=0.02, slice_seconds=0.3
+    )
+    rows = named(steadiness.measured(settings, CPU, Reporter()))
+    for who in ("real", "frames", "sequence", "frames at --steadiness 1"):
+        assert rows[f"puppet: {who}, flow_warp"].value >= 0
+        assert rows[f"puppet: {who}, SSIM"].value <= 1
+    assert rows["puppet: real, SSIM"].value == pytest.approx(1.0)
+    at = [rows[f"puppet: frames at --steadiness {s}, flow_warp"].value for s in ("0", "1")]
+    assert at[1] < at[0]
+    assert rows["puppet: sequence below frames, flicker"].goal == 0.25
+
+
+def test_drift_is_what_the_end_loses_against_the_beginning() -> None:
+    rng = torch.Generator().manual_seed(0)
+    truth = torch.randint(0, 256, (8, 3, 32, 32), generator=rng, dtype=torch.uint8)
+    assert steadiness.drift(truth, truth) == pytest.approx(0.0)
+    worse = truth.clone()
+    worse[6:] = 128
+    assert steadiness.drift(worse, truth) < -0.5
+    assert steadiness.drift(worse.flip(0), truth.flip(0)) > 1.0
 
 
 # The pipeline

@@ -93,6 +93,10 @@ BENCHES = {
         "vidsynth.bench.quality:bench",
         "Held-out likeness over minutes of training, against pix2pixHD as published.",
     ),
+    "steadiness": (
+        "vidsynth.bench.steadiness:bench",
+        "Flow-warp error and flicker, frame by frame and in sequence; what --steadiness does.",
+    ),
     "scale": (
         "vidsynth.bench.scale:bench",
         "What more pixels, frames, samples and processes cost.",

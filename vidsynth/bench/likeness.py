@@ -87,13 +87,13 @@ def lpips(made: Tensor, real: Tensor) -> float | None:
     assert isinstance(metric, Metric)
     try:
         with weights.staying_offline():
-            metric.update(_film("made", made), _film("real", real))
+            metric.update(film_of("made", made), film_of("real", real))
             return metric.compute().value
     except (MissingWeights, NotMeasurable):
         return None
 
 
-def _film(name: str, frames: Tensor) -> Film:
+def film_of(name: str, frames: Tensor) -> Film:
     """Frames as metrics see them, at 25 a second."""
     pts = torch.arange(len(frames), dtype=torch.float64) / 25
 

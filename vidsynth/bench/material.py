@@ -26,6 +26,7 @@ from vidsynth.kinds import Conditions, Discriminator, Generator, Objective, Trai
 from vidsynth.recipes import Recipe, load_recipe
 from vidsynth.report import Reporter, Step
 from vidsynth.scores import Scores
+from vidsynth.steady import STEADINESS
 from vidsynth.subject import PluginRef, build_generator
 from vidsynth.training import Budget, Run, TrainOptions, train
 from vidsynth.worlds import WORLDS
@@ -91,7 +92,14 @@ class Study:
         """A new one, without weights."""
         return build_generator(self.generator_ref, self.conditions)
 
-    def render(self, generator: Generator, index: Tensor, device: torch.device) -> Tensor:
+    def render(
+        self,
+        generator: Generator,
+        index: Tensor,
+        device: torch.device,
+        *,
+        steadiness: float = STEADINESS,
+    ) -> Tensor:
         """(T, 3, height, width) uint8: these frames, made the way a user's render makes them."""
         seen = self.footage
         line = stages.rendering(
@@ -102,6 +110,7 @@ class Study:
             seen.plate,
             seen.gallery,
             device=device,
+            steadiness=steadiness,
         )
         made: list[Clip] = []
         timeline = stages.timeline(seen.pts[index])

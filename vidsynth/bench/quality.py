@@ -145,7 +145,7 @@ def _contest(
         if arm == REFERENCE:
             return lambda pause: _train_reference(seen, minutes, keep, pause, device)
         own = folder / f"{path.stem}-{arm}"
-        return lambda pause: _train_ours(seen, own, minutes, keep, pause, device)
+        return lambda pause: train_pausing(seen, own, minutes, keep, pause, device)
 
     arms = {arm: InTurns(training(arm)) for arm in studies}
     last: dict[str, Tensor] = {}
@@ -202,7 +202,7 @@ class _Snapshot:
 # The arms
 
 
-def _train_ours(
+def train_pausing(
     seen: Study, folder: Path, minutes: float, keep: Keep, pause: Pause, device: torch.device
 ) -> None:
     """The training loop of `vidsynth train` itself, which pauses where it tells its progress."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from time import perf_counter
+
+from vidsynth.report import Reporter
 
 Pause = Callable[[], None]
 """To be called between steps: it returns at once, or when the next turn begins."""
@@ -64,3 +66,20 @@ class InTurns:
 
 class _Stopped(BaseException):
     """Unwinds the work."""
+
+
+def in_turns(
+    works: Iterable[Callable[[Pause], None]], slice_seconds: float, reporter: Reporter
+) -> None:
+    """Do all the work to its end, so many seconds of each in turn."""
+    arms = [InTurns(work) for work in works]
+    try:
+        with reporter.step("training in turns", unit="seconds") as step:
+            began = perf_counter()
+            while not all(arm.done for arm in arms):
+                for arm in arms:
+                    arm.turn(slice_seconds)
+                    step.update(perf_counter() - began)
+    finally:
+        for arm in arms:
+            arm.stop()

@@ -1,0 +1,194 @@
+"""`vidsynth bench steadiness`: how much a generator's film trembles, frame by frame or in sequence.
+
+A frame-wise network ("frames": the plain recipe, pix2pixHD) and a sequential one ("sequence": the
+steady recipe, vid2vid) train on the same film in turns, each on a clock of its own, and make the
+held-out frames without further steadying. What blurs is steady too, so sharpness stands beside the
+rest, and what real footage gets. Then the one knob that every generator has, on the frame-wise one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from vidsynth import devices, registry
+from vidsynth.bench import Asked, Row
+from vidsynth.bench.likeness import film_of, sharpness
+from vidsynth.bench.material import RECIPE_OF, Study, film, parameters, study, workshop
+from vidsynth.bench.quality import train_pausing
+from vidsynth.bench.turns import Pause, in_turns
+from vidsynth.choosing import choose_recipe
+from vidsynth.errors import NotMeasurable, UnknownName
+from vidsynth.kinds import Metric
+from vidsynth.recipes import load_recipe
+from vidsynth.report import Reporter
+from vidsynth.scores import score
+
+# T frames, H, W pixels
+
+FRAMES, SEQUENCE = "frames", "sequence"
+RECIPES = {FRAMES: "{}-plain", SEQUENCE: "{}-steady"}
+TREMBLE = {"flow_warp": "e-3", "flicker": "levels"}
+STEADIER = 0.25
+"""Share by which the sequence's tremble is to be below the frames'."""
+DRIFT = 0.02
+"""Share of the first quarter's SSIM that the last one may lose."""
+KNOB = (0.0, 0.5, 1.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What is trained, and for how long."""
+
+    worlds: tuple[str, ...] = ("puppet",)
+    clip: Path | None = None
+    size: int = 128
+    film_size: int = 256
+    film_frames: int = 600
+    minutes: float = 4.0
+    """Of each."""
+    slice_seconds: float = 15.0
+
+
+def bench(asked: Asked) -> Iterator[Row]:
+    """Flow-warp error and flicker of frame-wise and sequential generators; drift; the knob."""
+    if asked.world is not None and asked.world not in RECIPE_OF:
+        raise UnknownName.among("world", asked.world, RECIPE_OF)
+    settings = Settings(clip=asked.clip, size=asked.size or 128)
+    settings = replace(settings, film_size=max(settings.film_size, settings.size))
+    if asked.full:
+        settings = replace(settings, worlds=tuple(RECIPE_OF), minutes=8.0)
+    if asked.world:
+        settings = replace(settings, worlds=(asked.world,))
+    yield from measured(settings, devices.choose(asked.device), asked.reporter)
+
+
+def measured(settings: Settings, device: torch.device, reporter: Reporter) -> Iterator[Row]:
+    """Every row of the bench."""
+    with workshop() as folder:
+        if settings.clip is not None:
+            chosen = choose_recipe(
+                None, None, None, settings.size, None, (), settings.clip, str(device), reporter
+            )
+            yield from _contest(settings.clip, chosen.name, settings, folder, device, reporter)
+            return
+        for world in settings.worlds:
+            path = film(
+                folder / f"{world}.mp4",
+                world,
+                settings.film_frames,
+                height=settings.film_size,
+                width=settings.film_size,
+            )
+            yield from _contest(path, RECIPE_OF[world], settings, folder, device, reporter)
+
+
+def _contest(
+    path: Path,
+    family: str,
+    settings: Settings,
+    folder: Path,
+    device: torch.device,
+    reporter: Reporter,
+) -> Iterator[Row]:
+    """Both ways on one film; `family` is the recipe that they are variants of."""
+    studies: dict[str, Study] = {}
+    for arm, pattern in RECIPES.items():
+        recipe = load_recipe(pattern.format(family)).with_overrides({"size": settings.size})
+        studies[arm] = study(path, recipe, reporter)
+        network = studies[arm].generator().objective(studies[arm].footage.window_spec).generator
+        name = f"{path.stem}: {arm}, weights of {studies[arm].generator_ref.name}"
+        yield Row(name=name, value=parameters(network) / 1e6, unit="M")
+
+    weights: dict[str, Mapping[str, Tensor]] = {}
+
+    def training(arm: str) -> Callable[[Pause], None]:
+        def keep(made: Mapping[str, Tensor], seconds: float, steps: int) -> None:
+            weights[arm] = {name: value.detach().clone() for name, value in made.items()}
+
+        def work(pause: Pause) -> None:
+            own = folder / f"{path.stem}-{arm}"
+            train_pausing(studies[arm], own, settings.minutes, keep, pause, device)
+
+        return work
+
+    in_turns((training(arm) for arm in studies), settings.slice_seconds, reporter)
+
+    footage = studies[FRAMES].footage
+    index = torch.arange(footage.held_out.start, footage.held_out.stop)
+    truth = footage.pictures[index]
+    found = {"real": judged(truth, truth)}
+    for arm, seen in studies.items():
+        made = render(seen, weights[arm], index, device, 0.0)
+        found[arm] = judged(made, truth)
+        found[arm]["drift"] = drift(made, truth)
+    for steadiness in KNOB:
+        made = render(studies[FRAMES], weights[FRAMES], index, device, steadiness)
+        found[f"frames at --steadiness {steadiness:g}"] = judged(made, truth)
+    units = {"PSNR": "dB", "sharpness": "x", **TREMBLE}
+    for who, values in found.items():
+        for what, value in values.items():
+            if what == "drift" and who == SEQUENCE:  # told among the goals
+                continue
+            yield Row(name=f"{path.stem}: {who}, {what}", value=value, unit=units.get(what, ""))
+    yield from _goals(path.stem, found)
+
+
+def _goals(name: str, found: Mapping[str, Mapping[str, float]]) -> Iterator[Row]:
+    frames, sequence = found[FRAMES], found[SEQUENCE]
+    for what in TREMBLE:
+        yield Row(
+            name=f"{name}: sequence below frames, {what}",
+            value=1 - sequence[what] / frames[what],
+            unit="share",
+            goal=STEADIER,
+        )
+    yield Row(
+        name=f"{name}: sequence above frames, SSIM",
+        value=sequence["SSIM"] - frames["SSIM"],
+        unit="",
+        goal=0.0,
+    )
+    yield Row(name=f"{name}: sequence, drift", value=sequence["drift"], unit="share", goal=-DRIFT)
+
+
+def render(
+    seen: Study,
+    weights: Mapping[str, Tensor],
+    index: Tensor,
+    device: torch.device,
+    steadiness: float,
+) -> Tensor:
+    """(T, 3, H, W) uint8: held-out frames with these weights."""
+    generator = seen.generator()
+    generator.load_weights(weights)
+    return seen.render(generator, index, device, steadiness=steadiness)
+
+
+def judged(made: Tensor, truth: Tensor) -> dict[str, float]:
+    """PSNR, SSIM, sharpness, flow-warp error and flicker of (T, 3, H, W) uint8 frames."""
+    whole = score(made, truth)
+    found = {"PSNR": whole.psnr, "SSIM": whole.ssim, "sharpness": sharpness(made, truth)}
+    ours, real = film_of("made", made), film_of("real", truth)
+    for name in TREMBLE:
+        metric = registry.load("metric", name)()
+        assert isinstance(metric, Metric)
+        try:
+            metric.update(ours, None if metric.against == "nothing" else real)
+            found[name] = metric.compute().value
+        except NotMeasurable:
+            found[name] = float("nan")
+    return found
+
+
+def drift(made: Tensor, truth: Tensor) -> float:
+    """By what share the last quarter's SSIM is above the first's; below 0 it got worse."""
+    quarter = max(1, len(made) // 4)
+    first, last = (
+        score(made[part], truth[part]).ssim for part in (slice(quarter), slice(-quarter, None))
+    )
+    return last / first - 1
