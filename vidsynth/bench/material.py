@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -15,11 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from vidsynth import options, registry, stages, stream, video
+from vidsynth.bench import Asked
 from vidsynth.bench.reference_schedule import ReferenceSchedule
+from vidsynth.choosing import choose_recipe
 from vidsynth.clip import Clip, VideoSpec
 from vidsynth.conditioning import Conditioning, LabelMaps
 from vidsynth.dataset import Footage
 from vidsynth.devices import Precision, autocast
+from vidsynth.errors import UnknownName
 from vidsynth.exemplars import Gallery
 from vidsynth.fitting import prepare_target
 from vidsynth.kinds import Conditions, Discriminator, Generator, Objective, TrainBatch
@@ -77,6 +80,39 @@ def film(
     chunks = made.render(someone, moves, height=height, width=width)
     video.write_video(path, chunks, fps=FPS, preset=preset)
     return path
+
+
+def worlds_of(asked: Asked, usual: tuple[str, ...]) -> tuple[str, ...]:
+    """The worlds to film: the one asked for, all of them where the full bench is, or the usual.
+
+    Raises UnknownName.
+    """
+    if asked.world is not None and asked.world not in RECIPE_OF:
+        raise UnknownName.among("world", asked.world, RECIPE_OF)
+    if asked.world:
+        return (asked.world,)
+    return tuple(RECIPE_OF) if asked.full else usual
+
+
+def subjects(
+    folder: Path,
+    worlds: Iterable[str],
+    clip: Path | None,
+    *,
+    size: int,
+    film_size: int,
+    num_frames: int,
+    device: torch.device,
+    reporter: Reporter,
+) -> Iterator[tuple[Path, Recipe]]:
+    """What to train on: the clip, or else a film of each world; and its usual recipe at `size`."""
+    if clip is not None:
+        recipe = choose_recipe(None, None, None, size, None, (), clip, str(device), reporter)
+        yield clip, recipe
+        return
+    for world in worlds:
+        path = film(folder / f"{world}.mp4", world, num_frames, height=film_size, width=film_size)
+        yield path, load_recipe(RECIPE_OF[world]).with_overrides({"size": size})
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -26,18 +26,16 @@ from vidsynth import devices
 from vidsynth.bench import Asked, Row
 from vidsynth.bench.likeness import LOWER_IS_BETTER, judged, unit_of
 from vidsynth.bench.material import (
-    RECIPE_OF,
     Study,
-    film,
     learn,
     reference_of,
     reference_recipe,
     study,
+    subjects,
     workshop,
+    worlds_of,
 )
 from vidsynth.bench.turns import InTurns, Pause
-from vidsynth.choosing import choose_recipe
-from vidsynth.errors import UnknownName
 from vidsynth.files import writing
 from vidsynth.processes import Processes
 from vidsynth.recipes import Recipe, load_recipe
@@ -79,36 +77,28 @@ class Settings:
 
 def bench(asked: Asked) -> Iterator[Row]:
     """Held-out quality over minutes of training, whole frames and the parts that people look at."""
-    if asked.world is not None and asked.world not in RECIPE_OF:
-        raise UnknownName.among("world", asked.world, RECIPE_OF)
     settings = Settings(clip=asked.clip, sheet=asked.sheet, size=asked.size or 128)
     settings = replace(settings, film_size=max(settings.film_size, settings.size))
     if asked.full:
         minutes = dict.fromkeys((OURS, PLAIN, REFERENCE), 8.0)
-        settings = replace(settings, worlds=tuple(RECIPE_OF), minutes=minutes)
-    if asked.world:
-        settings = replace(settings, worlds=(asked.world,))
+        settings = replace(settings, minutes=minutes)
+    settings = replace(settings, worlds=worlds_of(asked, settings.worlds))
     yield from measured(settings, devices.choose(asked.device), asked.reporter)
 
 
 def measured(settings: Settings, device: torch.device, reporter: Reporter) -> Iterator[Row]:
     """Every row of the bench."""
     with workshop() as folder:
-        if settings.clip is not None:
-            recipe = choose_recipe(
-                None, None, None, settings.size, None, (), settings.clip, str(device), reporter
-            )
-            yield from _contest(settings.clip, recipe, settings, folder, device, reporter)
-            return
-        for world in settings.worlds:
-            path = film(
-                folder / f"{world}.mp4",
-                world,
-                settings.film_frames,
-                height=settings.film_size,
-                width=settings.film_size,
-            )
-            recipe = load_recipe(RECIPE_OF[world]).with_overrides({"size": settings.size})
+        for path, recipe in subjects(
+            folder,
+            settings.worlds,
+            settings.clip,
+            size=settings.size,
+            film_size=settings.film_size,
+            num_frames=settings.film_frames,
+            device=device,
+            reporter=reporter,
+        ):
             yield from _contest(path, recipe, settings, folder, device, reporter)
 
 

@@ -18,11 +18,10 @@ from torch import Tensor
 from vidsynth import devices, registry
 from vidsynth.bench import Asked, Row
 from vidsynth.bench.likeness import film_of, sharpness
-from vidsynth.bench.material import RECIPE_OF, Study, film, parameters, study, workshop
+from vidsynth.bench.material import Study, parameters, study, subjects, workshop, worlds_of
 from vidsynth.bench.quality import train_pausing
 from vidsynth.bench.turns import Pause, in_turns
-from vidsynth.choosing import choose_recipe
-from vidsynth.errors import NotMeasurable, UnknownName
+from vidsynth.errors import NotMeasurable
 from vidsynth.kinds import Metric
 from vidsynth.recipes import load_recipe
 from vidsynth.report import Reporter
@@ -56,35 +55,28 @@ class Settings:
 
 def bench(asked: Asked) -> Iterator[Row]:
     """Flow-warp error and flicker of frame-wise and sequential generators; drift; the knob."""
-    if asked.world is not None and asked.world not in RECIPE_OF:
-        raise UnknownName.among("world", asked.world, RECIPE_OF)
     settings = Settings(clip=asked.clip, size=asked.size or 128)
     settings = replace(settings, film_size=max(settings.film_size, settings.size))
     if asked.full:
-        settings = replace(settings, worlds=tuple(RECIPE_OF), minutes=8.0)
-    if asked.world:
-        settings = replace(settings, worlds=(asked.world,))
+        settings = replace(settings, minutes=8.0)
+    settings = replace(settings, worlds=worlds_of(asked, settings.worlds))
     yield from measured(settings, devices.choose(asked.device), asked.reporter)
 
 
 def measured(settings: Settings, device: torch.device, reporter: Reporter) -> Iterator[Row]:
     """Every row of the bench."""
     with workshop() as folder:
-        if settings.clip is not None:
-            chosen = choose_recipe(
-                None, None, None, settings.size, None, (), settings.clip, str(device), reporter
-            )
-            yield from _contest(settings.clip, chosen.name, settings, folder, device, reporter)
-            return
-        for world in settings.worlds:
-            path = film(
-                folder / f"{world}.mp4",
-                world,
-                settings.film_frames,
-                height=settings.film_size,
-                width=settings.film_size,
-            )
-            yield from _contest(path, RECIPE_OF[world], settings, folder, device, reporter)
+        for path, recipe in subjects(
+            folder,
+            settings.worlds,
+            settings.clip,
+            size=settings.size,
+            film_size=settings.film_size,
+            num_frames=settings.film_frames,
+            device=device,
+            reporter=reporter,
+        ):
+            yield from _contest(path, recipe.name, settings, folder, device, reporter)
 
 
 def _contest(
