@@ -59,6 +59,15 @@ def test_what_really_changes_is_shown_at_once() -> None:
     assert float((made.float() - now.float()).abs().mean()) < 1.5
 
 
+def test_what_stands_still_stays_as_it_is_beside_what_moves() -> None:
+    frames = [texture().clone() for _ in range(6)]
+    for t, frame in enumerate(frames):
+        frame[:, 24:40, 8 + 3 * t : 24 + 3 * t] = 255
+    made = through(torch.stack(frames), 1.0, (6,))
+    for t in range(6):
+        assert torch.equal(made[t, :, :16], frames[t][:, :16])
+
+
 def test_more_steadiness_is_steadier_and_none_is_the_frames_themselves() -> None:
     shaky = torch.stack([grained(texture(), t) for t in range(10)])
     tremble = [

@@ -42,14 +42,20 @@ def steadier(before: Tensor, now: Tensor, steadiness: float) -> Tensor:
         (3, H, W) uint8.
     """
     old, new = (np.ascontiguousarray(frame.permute(1, 2, 0).numpy()) for frame in (before, now))
-    carried = sampled(old, _quick_flow(new, old))
-    apart = cv2.blur(cv2.cvtColor(cv2.absdiff(carried, new), cv2.COLOR_RGB2GRAY), (5, 5))
-    kept = cv2.LUT(apart, (MOST_KEPT * steadiness * _ALIKE).astype(np.float32))
+    flow = _quick_flow(new, old)
+    flow[_apart(old, new) == 0] = 0  # what stands still must not be resampled
+    carried = sampled(old, flow)
+    kept = cv2.LUT(_apart(carried, new), (MOST_KEPT * steadiness * _ALIKE).astype(np.float32))
     steady = cv2.blendLinear(carried, new, kept, 1 - kept)
     return torch.from_numpy(steady).permute(2, 0, 1)
 
 
 _ALIKE = np.exp(-(np.arange(256) ** 2) / (2 * TREMBLE_LEVELS**2))
+
+
+def _apart(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(H, W): levels by which two pictures differ about each pixel."""
+    return cv2.blur(cv2.cvtColor(cv2.absdiff(first, second), cv2.COLOR_RGB2GRAY), (5, 5))
 
 
 def _quick_flow(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.float32]:
