@@ -55,7 +55,8 @@ _ALIKE = np.exp(-(np.arange(256) ** 2) / (2 * TREMBLE_LEVELS**2))
 
 def _apart(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """(H, W): levels by which two pictures differ about each pixel."""
-    return cv2.blur(cv2.cvtColor(cv2.absdiff(first, second), cv2.COLOR_RGB2GRAY), (5, 5))
+    apart = cv2.blur(cv2.cvtColor(cv2.absdiff(first, second), cv2.COLOR_RGB2GRAY), (5, 5))
+    return apart  # pyright: ignore[reportReturnType]
 
 
 def _quick_flow(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.float32]:
