@@ -22,11 +22,11 @@ import vidsynth
 from vidsynth import drawing, retarget
 from vidsynth.clip import Clip
 from vidsynth.conditioning import Conditioning
-from vidsynth.dataset import track
 from vidsynth.options import to_dict
 from vidsynth.scores import score
 from vidsynth.stages import clips_of
 from vidsynth.subject import Subject
+from vidsynth.tracking import track
 from vidsynth.worlds import WORLDS, World, write_video_with_sound
 
 RATE = Fraction(25)

@@ -13,11 +13,12 @@ import torch
 from vidsynth import drawing, video
 from vidsynth.clip import Clip
 from vidsynth.conditioning import FaceSequence, PoseSequence
-from vidsynth.dataset import MIN_USABLE_FRAMES, Tracked, prepare, track
+from vidsynth.dataset import MIN_USABLE_FRAMES, prepare
 from vidsynth.errors import BadOption, CannotWrite, NoSubjectFound
 from vidsynth.kinds import Conditions, Extractor
 from vidsynth.stream import Chunk
 from vidsynth.testing.samples import nodding_face, waving_person
+from vidsynth.tracking import Tracked, track
 
 CPU = torch.device("cpu")
 BODIES = Conditions(kinds=(PoseSequence,), channels=3)

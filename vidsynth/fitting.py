@@ -16,7 +16,7 @@ from vidsynth import devices, drawing, options, retarget, stages, stream, video
 from vidsynth.choosing import resolved_plugins
 from vidsynth.clip import Clip
 from vidsynth.conditioning import Conditioning
-from vidsynth.dataset import Footage, prepare, track
+from vidsynth.dataset import Footage, prepare
 from vidsynth.errors import BadOption, BadSubject
 from vidsynth.files import writing
 from vidsynth.given import hash_of, target_with_maps
@@ -39,6 +39,7 @@ from vidsynth.subject import (
     save_plate,
     save_weights,
 )
+from vidsynth.tracking import track
 from vidsynth.training import Budget, Run, TrainOptions, activation_bytes, train
 
 SCORED_FRAMES = 32

@@ -12,11 +12,11 @@ from torch import Tensor
 from vidsynth import drawing, video
 from vidsynth.clip import Clip
 from vidsynth.conditioning import Conditioning
-from vidsynth.dataset import Tracked
 from vidsynth.errors import BadOption, UnsupportedVideo
 from vidsynth.kinds import Extractor, Given
 from vidsynth.report import Reporter
 from vidsynth.retarget import refuse_another_shape
+from vidsynth.tracking import Tracked
 
 # N frames
 

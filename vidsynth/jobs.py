@@ -24,7 +24,6 @@ from vidsynth import (
 )
 from vidsynth.choosing import Settings, choose_recipe, nested, resolved_plugins
 from vidsynth.conditioning import Conditioning
-from vidsynth.dataset import Tracked, track
 from vidsynth.errors import BadOption, OutputExists
 from vidsynth.files import cache_folder, cache_key, check_free, writing
 from vidsynth.fitting import fit
@@ -34,6 +33,7 @@ from vidsynth.report import Reporter
 from vidsynth.steady import STEADINESS, rest_seconds
 from vidsynth.stream import Chunk, StageReport
 from vidsynth.subject import PluginRef, Subject, SubjectCard, build_extractor, load_subject
+from vidsynth.tracking import Tracked, track
 
 Audio = Literal["source", "target", "none"]
 

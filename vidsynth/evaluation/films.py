@@ -14,12 +14,12 @@ from torch import Tensor
 from vidsynth import drawing, options, registry, video
 from vidsynth.clip import Clip, VideoSpec
 from vidsynth.conditioning import Conditioning
-from vidsynth.dataset import track
 from vidsynth.kinds import Film
 from vidsynth.report import Reporter
 from vidsynth.stages import CHUNK, average_rate, clips_of
 from vidsynth.stream import Chunk
 from vidsynth.subject import PluginRef
+from vidsynth.tracking import track
 
 # N frames of a file, T frames of a film, H, W pixels
 

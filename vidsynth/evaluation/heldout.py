@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vidsynth import devices, options, retarget, stages, stream, video
-from vidsynth.dataset import split, track
+from vidsynth.dataset import split
 from vidsynth.errors import BadOption, BadSubject
 from vidsynth.evaluation.films import Recording, recording
 from vidsynth.given import target_with_maps
@@ -19,6 +19,7 @@ from vidsynth.report import Reporter
 from vidsynth.steady import STEADINESS
 from vidsynth.stream import Chunk, Stage
 from vidsynth.subject import load_subject
+from vidsynth.tracking import track
 
 # T frames
 
