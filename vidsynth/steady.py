@@ -42,7 +42,7 @@ def steadier(before: Tensor, now: Tensor, steadiness: float) -> Tensor:
         (3, H, W) uint8.
     """
     old, new = (np.ascontiguousarray(frame.permute(1, 2, 0).numpy()) for frame in (before, now))
-    flow = _quick_flow(new, old)
+    flow = dis_flow(new, old, cv2.DISOPTICAL_FLOW_PRESET_FAST)
     flow[_apart(old, new) == 0] = 0  # what stands still must not be resampled
     carried = sampled(old, flow)
     kept = cv2.LUT(_apart(carried, new), (MOST_KEPT * steadiness * _ALIKE).astype(np.float32))
@@ -59,11 +59,16 @@ def _apart(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.ui
     return apart  # pyright: ignore[reportReturnType]
 
 
-def _quick_flow(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """How far each pixel of `first` has gone in `second`, both (H, W, 3): (H, W, 2) pixels, x then
-    y, by dense inverse search (Kroeger et al. 2016) on grey pictures."""
+def dis_flow(
+    first: NDArray[np.uint8], second: NDArray[np.uint8], preset: int
+) -> NDArray[np.float32]:
+    """How far each pixel of `first` has gone in `second`, both (H, W, 3) RGB: (H, W, 2) pixels, x
+    then y.
+
+    By dense inverse search (Kroeger et al. 2016) on grey pictures; `preset` is one of OpenCV's.
+    """
     greys = [cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) for picture in (first, second)]
-    search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+    search = cv2.DISOpticalFlow.create(preset)
     return search.calc(*greys, None)  # pyright: ignore[reportCallIssue, reportArgumentType]
 
 

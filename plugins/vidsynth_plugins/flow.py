@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from vidsynth import devices
+from vidsynth.steady import dis_flow
 from vidsynth.weights import available
 from vidsynth_plugins.metrics.common import fill, in_range, published
 from vidsynth_plugins.raft import RAFT, UPDATES
@@ -40,9 +41,8 @@ class DISFlow:
 
     def flow_between(self, first: Tensor, second: Tensor) -> np.ndarray:
         """As in `FlowEstimator`."""
-        greys = [cv2.cvtColor(picture(f), cv2.COLOR_RGB2GRAY) for f in (first, second)]
-        search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-        return search.calc(*greys, None)  # pyright: ignore[reportCallIssue, reportArgumentType]
+        medium = cv2.DISOPTICAL_FLOW_PRESET_MEDIUM
+        return dis_flow(picture(first), picture(second), medium)
 
 
 class RAFTFlow:
