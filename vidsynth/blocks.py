@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from vidsynth.errors import DeviceUnavailable
+from vidsynth.errors import BadSubject, DeviceUnavailable
 
 # B batch, C channels, H, W pixels
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def pad_to_multiple(images_BCHW: Tensor, multiple: int) -> Tensor:
@@ -94,6 +97,32 @@ def refuse_half_on_cpu(dtype: torch.dtype, device: torch.device | str) -> None:
         raise DeviceUnavailable(
             "float16 on a CPU is hundreds of times slower than float32; use bfloat16 or float32"
         )
+
+
+def filled(network: Network, weights: Mapping[str, Tensor], *, method: str) -> Network:
+    """The network with these weights, on their device and in their precision, ready to render.
+
+    Args:
+        network: as the options describe it.
+        weights: by the names of its `state_dict`.
+        method: what an error calls it.
+
+    Raises:
+        BadSubject: the weights are of another network.
+        DeviceUnavailable: float16 on a CPU.
+    """
+    device = next(iter(weights.values())).device
+    dtype = next(w.dtype for w in weights.values() if w.is_floating_point())
+    refuse_half_on_cpu(dtype, device)
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise BadSubject(
+            f"these weights are not of the {method} that the options describe ({reason}); "
+            "render with the options that the subject was trained with"
+        ) from error
+    return network.to(device, dtype).eval()
 
 
 def _placement(images_BCHW: Tensor, boxes_B4: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vidsynth.blocks import refuse_half_on_cpu
+from vidsynth.blocks import filled
 from vidsynth.clip import Clip, VideoSpec
 from vidsynth.compiling import LongRun
 from vidsynth.conditioning import (
@@ -22,7 +22,7 @@ from vidsynth.conditioning import (
     LabelMaps,
     PoseSequence,
 )
-from vidsynth.errors import BadOption, BadSubject
+from vidsynth.errors import BadOption
 from vidsynth.kinds import Conditions, Generator, Objective, Recalled
 from vidsynth.stream import Chunk
 from vidsynth_plugins.pix2pixhd.networks import Painter
@@ -60,19 +60,7 @@ class Pix2PixHD(Generator):
         return Painter(self.options, channels=self.conditions.channels, background=composites)
 
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:
-        painter = self._new_painter()
-        device = next(iter(weights.values())).device
-        dtype = next(w.dtype for w in weights.values() if w.is_floating_point())
-        refuse_half_on_cpu(dtype, device)
-        try:
-            painter.load_state_dict(weights)
-        except RuntimeError as error:
-            reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-            raise BadSubject(
-                f"these weights are not of the pix2pixhd that the options describe ({reason}); "
-                "render with the options that the subject was trained with"
-            ) from error
-        self._painter = painter.to(device, dtype).eval()
+        self._painter = filled(self._new_painter(), weights, method="pix2pixhd")
 
     @classmethod
     def read_published(cls, path: Path) -> tuple[Pix2PixHDOptions, Mapping[str, Tensor]]:

@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vidsynth.blocks import halve, refuse_half_on_cpu
+from vidsynth.blocks import filled, halve
 from vidsynth.clip import Clip, VideoSpec
 from vidsynth.conditioning import FaceSequence, LabelMaps, PoseSequence
 from vidsynth.drawing import resize
-from vidsynth.errors import BadOption, BadSubject, IncompatibleStages
+from vidsynth.errors import BadOption, IncompatibleStages
 from vidsynth.kinds import Conditions, Generator, Objective
 from vidsynth.stream import Chunk
 from vidsynth_plugins.pix2pixhd.generator import SMALLEST, in_callers_precision, plate_of
@@ -60,19 +60,7 @@ class Vid2Vid(Generator):
         return Sequencer(self.options, channels=self.conditions.channels, background=composites)
 
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:
-        sequencer = self._new_sequencer()
-        device = next(iter(weights.values())).device
-        dtype = next(w.dtype for w in weights.values() if w.is_floating_point())
-        refuse_half_on_cpu(dtype, device)
-        try:
-            sequencer.load_state_dict(weights)
-        except RuntimeError as error:
-            reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-            raise BadSubject(
-                f"these weights are not of the vid2vid that the options describe ({reason}); "
-                "render with the options that the subject was trained with"
-            ) from error
-        self._sequencer = sequencer.to(device, dtype).eval()
+        self._sequencer = filled(self._new_sequencer(), weights, method="vid2vid")
 
     @classmethod
     def read_published(cls, path: Path) -> tuple[Vid2VidOptions, Mapping[str, Tensor]]:
