@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -82,37 +82,50 @@ def film(
     return path
 
 
-def worlds_of(asked: Asked, usual: tuple[str, ...]) -> tuple[str, ...]:
-    """The worlds to film: the one asked for, all of them where the full bench is, or the usual.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Films:
+    """What the arms of a bench train on."""
 
-    Raises UnknownName.
-    """
-    if asked.world is not None and asked.world not in RECIPE_OF:
-        raise UnknownName.among("world", asked.world, RECIPE_OF)
-    if asked.world:
-        return (asked.world,)
-    return tuple(RECIPE_OF) if asked.full else usual
+    worlds: tuple[str, ...] = ("puppet",)
+    clip: Path | None = None
+    """A video instead of the worlds."""
+    size: int = 128
+    """Pixels that all train at."""
+    film_size: int = 256
+    """Pixels that a world is filmed and tracked at."""
+    film_frames: int = 600
+
+    def asked(self, asked: Asked) -> Self:
+        """As the user wants them: a clip, a size, one world, or all of them where the full bench
+        is.
+
+        Raises UnknownName for a world that no default recipe is for.
+        """
+        if asked.world is not None and asked.world not in RECIPE_OF:
+            raise UnknownName.among("world", asked.world, RECIPE_OF)
+        size = asked.size or self.size
+        worlds = tuple(RECIPE_OF) if asked.full else self.worlds
+        return replace(
+            self,
+            worlds=(asked.world,) if asked.world else worlds,
+            clip=asked.clip,
+            size=size,
+            film_size=max(self.film_size, size),
+        )
 
 
 def subjects(
-    folder: Path,
-    worlds: Iterable[str],
-    clip: Path | None,
-    *,
-    size: int,
-    film_size: int,
-    num_frames: int,
-    device: torch.device,
-    reporter: Reporter,
+    films: Films, folder: Path, device: torch.device, reporter: Reporter
 ) -> Iterator[tuple[Path, Recipe]]:
-    """What to train on: the clip, or else a film of each world; and its usual recipe at `size`."""
-    if clip is not None:
-        recipe = choose_recipe(None, None, None, size, None, (), clip, str(device), reporter)
-        yield clip, recipe
+    """Each film, and the recipe that a user would get for it, at the size of training."""
+    if films.clip is not None:
+        clip, size = films.clip, films.size
+        yield clip, choose_recipe(None, None, None, size, None, (), clip, str(device), reporter)
         return
-    for world in worlds:
-        path = film(folder / f"{world}.mp4", world, num_frames, height=film_size, width=film_size)
-        yield path, load_recipe(RECIPE_OF[world]).with_overrides({"size": size})
+    side = films.film_size
+    for world in films.worlds:
+        path = film(folder / f"{world}.mp4", world, films.film_frames, height=side, width=side)
+        yield path, load_recipe(RECIPE_OF[world]).with_overrides({"size": films.size})
 
 
 @dataclass(frozen=True, slots=True, eq=False)

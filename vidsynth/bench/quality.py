@@ -26,6 +26,7 @@ from vidsynth import devices
 from vidsynth.bench import Asked, Row
 from vidsynth.bench.likeness import LOWER_IS_BETTER, judged, unit_of
 from vidsynth.bench.material import (
+    Films,
     Study,
     learn,
     reference_of,
@@ -33,7 +34,6 @@ from vidsynth.bench.material import (
     study,
     subjects,
     workshop,
-    worlds_of,
 )
 from vidsynth.bench.turns import InTurns, Pause
 from vidsynth.files import writing
@@ -55,17 +55,9 @@ WHOLE = ("PSNR", "SSIM", "L1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class Settings(Films):
     """What is trained, and for how long."""
 
-    worlds: tuple[str, ...] = ("puppet",)
-    clip: Path | None = None
-    """A video instead of the worlds."""
-    size: int = 128
-    """Pixels that both train at."""
-    film_size: int = 256
-    """Pixels that a world is filmed and tracked at."""
-    film_frames: int = 600
     minutes: Mapping[str, float] = field(
         default_factory=lambda: {OURS: 4.0, PLAIN: 4.0, REFERENCE: 8.0}
     )
@@ -77,28 +69,17 @@ class Settings:
 
 def bench(asked: Asked) -> Iterator[Row]:
     """Held-out quality over minutes of training, whole frames and the parts that people look at."""
-    settings = Settings(clip=asked.clip, sheet=asked.sheet, size=asked.size or 128)
-    settings = replace(settings, film_size=max(settings.film_size, settings.size))
+    settings = Settings(sheet=asked.sheet).asked(asked)
     if asked.full:
         minutes = dict.fromkeys((OURS, PLAIN, REFERENCE), 8.0)
         settings = replace(settings, minutes=minutes)
-    settings = replace(settings, worlds=worlds_of(asked, settings.worlds))
     yield from measured(settings, devices.choose(asked.device), asked.reporter)
 
 
 def measured(settings: Settings, device: torch.device, reporter: Reporter) -> Iterator[Row]:
     """Every row of the bench."""
     with workshop() as folder:
-        for path, recipe in subjects(
-            folder,
-            settings.worlds,
-            settings.clip,
-            size=settings.size,
-            film_size=settings.film_size,
-            num_frames=settings.film_frames,
-            device=device,
-            reporter=reporter,
-        ):
+        for path, recipe in subjects(settings, folder, device, reporter):
             yield from _contest(path, recipe, settings, folder, device, reporter)
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from vidsynth import devices, registry
 from vidsynth.bench import Asked, Row
 from vidsynth.bench.likeness import film_of, sharpness
-from vidsynth.bench.material import Study, parameters, study, subjects, workshop, worlds_of
+from vidsynth.bench.material import Films, Study, parameters, study, subjects, workshop
 from vidsynth.bench.quality import train_pausing
 from vidsynth.bench.turns import Pause, in_turns
 from vidsynth.errors import NotMeasurable
@@ -40,14 +40,9 @@ KNOB = (0.0, 0.5, 1.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class Settings(Films):
     """What is trained, and for how long."""
 
-    worlds: tuple[str, ...] = ("puppet",)
-    clip: Path | None = None
-    size: int = 128
-    film_size: int = 256
-    film_frames: int = 600
     minutes: float = 4.0
     """Of each."""
     slice_seconds: float = 15.0
@@ -55,27 +50,16 @@ class Settings:
 
 def bench(asked: Asked) -> Iterator[Row]:
     """Flow-warp error and flicker of frame-wise and sequential generators; drift; the knob."""
-    settings = Settings(clip=asked.clip, size=asked.size or 128)
-    settings = replace(settings, film_size=max(settings.film_size, settings.size))
+    settings = Settings().asked(asked)
     if asked.full:
         settings = replace(settings, minutes=8.0)
-    settings = replace(settings, worlds=worlds_of(asked, settings.worlds))
     yield from measured(settings, devices.choose(asked.device), asked.reporter)
 
 
 def measured(settings: Settings, device: torch.device, reporter: Reporter) -> Iterator[Row]:
     """Every row of the bench."""
     with workshop() as folder:
-        for path, recipe in subjects(
-            folder,
-            settings.worlds,
-            settings.clip,
-            size=settings.size,
-            film_size=settings.film_size,
-            num_frames=settings.film_frames,
-            device=device,
-            reporter=reporter,
-        ):
+        for path, recipe in subjects(settings, folder, device, reporter):
             yield from _contest(path, recipe.name, settings, folder, device, reporter)
 
 
