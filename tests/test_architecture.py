@@ -19,8 +19,8 @@ ORDER = (
     "faces", "correspondence", "conditioning", "exemplars",
     "regions", "stream", "kinds", "pixels", "sound", "encode", "pictures", "video", "blocks",
     "losses", "plate", "retarget_body", "retarget_face", "retarget", "steady", "stages", "subject",
-    "importing", "tracking", "dataset", "given", "scores", "training", "choosing", "fitting",
-    "jobs", "evaluation", "worlds",
+    "outputs", "importing", "tracking", "dataset", "given", "scores", "training", "choosing",
+    "fitting", "jobs", "evaluation", "worlds",
     "testing", "bench", "cli",
 )  # fmt: skip
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -11,7 +11,6 @@ from typing import Any, Literal
 from torch import Tensor
 
 from vidsynth import (
-    __version__,
     devices,
     drawing,
     options,
@@ -24,15 +23,16 @@ from vidsynth import (
 )
 from vidsynth.choosing import Settings, choose_recipe, nested, resolved_plugins
 from vidsynth.conditioning import Conditioning
-from vidsynth.errors import BadOption, OutputExists
+from vidsynth.errors import BadOption
 from vidsynth.files import cache_folder, cache_key, check_free, writing
 from vidsynth.fitting import fit
 from vidsynth.given import as_given, in_colours, maps_as_source
 from vidsynth.kinds import Given
+from vidsynth.outputs import check_outputs, refuse_inputs, write_settings
 from vidsynth.report import Reporter
 from vidsynth.steady import STEADINESS, rest_seconds
 from vidsynth.stream import Chunk, StageReport
-from vidsynth.subject import PluginRef, Subject, SubjectCard, build_extractor, load_subject
+from vidsynth.subject import PluginRef, Subject, build_extractor, load_subject
 from vidsynth.tracking import Tracked, track
 
 Audio = Literal["source", "target", "none"]
@@ -109,7 +109,7 @@ def transfer(
     """
     source, target, output = Path(source), Path(target), Path(output)
     reporter = reporter or Reporter()
-    _check_outputs(output, codec, overwrite, inputs=(source, target))
+    check_outputs(output, codec, overwrite, inputs=(source, target))
     for path in (source, target):
         video.probe(path)
     rate = _rate(fps, (source, target), reporter)
@@ -245,7 +245,7 @@ def render(
     reporter = reporter or Reporter()
     source, output = Path(source), Path(output)
     inputs = (source,) if target is None else (source, Path(target))
-    _check_outputs(output, codec, overwrite, inputs=inputs)
+    check_outputs(output, codec, overwrite, inputs=inputs)
     video.probe(source)
     if not 0 <= steadiness <= 1:
         raise BadOption(f"steadiness must be between 0 and 1; got {steadiness:g}")
@@ -332,8 +332,7 @@ def render(
         chunks = stages.timeline(tracked.pts)
         ahead = devices.prefetch_beside(where)
         reports = stream.run(chunks, line, write, prefetch=ahead, progress=step.update)
-    with writing(_settings_file(output)) as temporary:
-        temporary.write_text(_resolved(subject.card, source, wanted, steadiness))
+    write_settings(output, subject.card, source, wanted, steadiness)
     for note in written[0].notes:
         reporter.say(note)
     reporter.say(f"wrote {output}: {len(tracked.pts)} frames")
@@ -366,10 +365,10 @@ def extract(
     """
     path, output = Path(path), Path(output)
     reporter = reporter or Reporter()
-    _refuse_inputs(output, [path])
+    refuse_inputs(output, [path])
     check_free(output, overwrite)
     if preview:
-        _refuse_inputs(Path(preview), [path, output])
+        refuse_inputs(Path(preview), [path, output])
         video.check_output(preview, overwrite)
     plugin = registry.load("extractor", extractor)
     values = dict(nested(settings).get("extractor", {}))
@@ -439,47 +438,6 @@ def _track_source(
     )
     tracked.require_subject(person=ref.options.get("person"))
     return tracked
-
-
-def _check_outputs(output: Path, codec: str, overwrite: bool, *, inputs: Iterable[Path]) -> None:
-    video.check_codec(codec)
-    _refuse_inputs(output, inputs)
-    video.check_output(output, overwrite)
-    check_free(_settings_file(output), overwrite)
-
-
-def _refuse_inputs(output: Path, inputs: Iterable[Path]) -> None:
-    """Raises OutputExists when an output would replace a video that is read."""
-    for path in inputs:
-        if output.resolve() == path.resolve():
-            raise OutputExists(
-                f"{output} is one of the videos to read and is never overwritten; name another "
-                "output"
-            )
-
-
-def _settings_file(output: Path) -> Path:
-    return output.with_name(output.name + ".toml")
-
-
-def _resolved(
-    card: SubjectCard, source: Path, settings: Mapping[str, Any], steadiness: float
-) -> str:
-    """The settings that made an output, as TOML."""
-    facts = {
-        "vidsynth": __version__,
-        "source": source.name,
-        "target": card.target,
-        "recipe": card.recipe,
-        "steps": card.steps,
-        "size": [card.width, card.height],
-        "steadiness": steadiness,
-        "extractor": options.to_dict(card.extractor),
-        "generator": options.to_dict(card.generator),
-        "training": dict(card.settings.get("training", {})),
-        "retarget": dict(settings.get("retarget", {})),
-    }
-    return options.to_toml(facts)
 
 
 def _write_preview(
