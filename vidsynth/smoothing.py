@@ -38,7 +38,7 @@ class Smoother:
         elapsed = seconds - then
         moved = (points[:, :2] - before[:, :2]) / (elapsed * unit)
         velocity = velocity + _gain(self.SPEED_CUTOFF, elapsed) * (moved - velocity)
-        speed = np.linalg.norm(velocity, axis=1, keepdims=True)
+        speed = np.hypot(velocity[:, :1], velocity[:, 1:])
         cutoff = 1 / (2 * np.pi * self._rest_seconds) + self._agility * speed
         smoothed = before + _gain(cutoff, elapsed) * (points - before)
         self._last = seconds, smoothed, velocity
@@ -48,8 +48,11 @@ class Smoother:
         """After a long absence, or when most points have leapt half the subject's size."""
         assert self._last is not None
         then, before, _ = self._last
-        leap = np.median(np.linalg.norm(points[:, :2] - before[:, :2], axis=1))
-        return seconds - then > self.FORGET or leap > unit / 2
+        if seconds - then > self.FORGET:
+            return True
+        leap = np.hypot(*(points[:, :2] - before[:, :2]).T)
+        # The median costs more than all the rest, and nearly always nothing has leapt at all.
+        return bool(leap.max(initial=0) > unit / 2 and np.median(leap) > unit / 2)
 
 
 def _gain(cutoff: Any, elapsed: float) -> Any:

@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ MOST_SUBJECTS = 6
 _stderr_lock = threading.Lock()
 
 
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Sighting:
     """One person or face found in one picture."""
 
@@ -55,7 +56,7 @@ class Sighting:
             face=None if self.face is None else self.face + offset,
         )
 
-    @property
+    @cached_property
     def box(self) -> NDArray[np.float32]:
         """(4,) x0, y0, x1, y1 around the points that are rather visible than not."""
         clear = self.points[self.points[:, 3] >= 0.5]
@@ -261,13 +262,27 @@ def _off_the_wire(raw: bytes, count: int, fields: int) -> NDArray[np.float32] | 
     size = len(raw) // max(count, 1)
     if size * count != len(raw) or size < 2 + 5 * fields:
         return None
-    rows = np.frombuffer(raw, np.uint8).reshape(count, size)
-    tags = np.array([0x0A, size - 2, *(8 * n + 5 for n in range(1, fields + 1))])
-    places = [0, 1, *range(2, 2 + 5 * fields, 5)]
-    if not (rows[:, places] == tags).all():
+    messages = np.frombuffer(raw, _message(fields, size))
+    tags = {"tag": 0x0A, "length": size - 2} | {f"tag{n}": 8 * n + 5 for n in range(1, fields + 1)}
+    if not all((messages[name] == value).all() for name, value in tags.items()):
         return None
-    parts = [rows[:, start : start + 4] for start in range(3, 2 + 5 * fields, 5)]
-    return np.concatenate(parts, axis=1).view("<f4").astype(np.float32, copy=False)
+    values = np.empty((count, fields), np.float32)
+    for n in range(fields):
+        values[:, n] = messages[f"field{n + 1}"]
+    return values
+
+
+@cache
+def _message(fields: int, size: int) -> np.dtype[np.void]:
+    """How one landmark of so many fields lies among `size` bytes."""
+    layout: dict[str, tuple[str, int]] = {"tag": ("u1", 0), "length": ("u1", 1)}
+    for n in range(1, fields + 1):
+        layout |= {f"tag{n}": ("u1", 5 * n - 3), f"field{n}": ("<f4", 5 * n - 2)}
+    formats, offsets = zip(*layout.values(), strict=True)
+    names = list(layout)
+    return np.dtype(
+        {"names": names, "formats": list(formats), "offsets": list(offsets), "itemsize": size}
+    )
 
 
 class _Solutions(Tracker):
