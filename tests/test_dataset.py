@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from vidsynth import drawing, video
+from vidsynth import dataset, drawing, video
 from vidsynth.clip import Clip
 from vidsynth.conditioning import FaceSequence, PoseSequence
 from vidsynth.dataset import MIN_USABLE_FRAMES, prepare
@@ -54,8 +54,22 @@ def test_frames_and_maps_are_those_of_the_video_at_the_size_asked_for(target):
     expected = drawing.resize(direct.frames, 48, 80)
     assert (footage.frames.float() - expected.float()).abs().mean() < 1
     drawn = target.signal.rescale(48, 80).draw(48, 80)
-    assert torch.equal(footage.maps, drawn)
+    assert torch.equal(footage.drawings.of(torch.arange(60))[0], drawn)
     assert footage.plate is None and footage.window == (0, 0, 80, 48)
+
+
+def test_drawings_too_many_for_memory_are_made_when_a_batch_asks_and_are_the_same(
+    target, monkeypatch
+):
+    starts = torch.tensor([3, 0, 20])
+    kept = prepare(target, BODIES, size=48, background=False)
+    monkeypatch.setattr(dataset, "IN_MEMORY_BYTES", 60 * 4 * 48 * 80 - 1)
+    asked = prepare(target, BODIES, size=48, background=False)
+    assert kept.drawings.kept is not None and asked.drawings.kept is None
+    ours, theirs = (footage.batch(starts, 2, CPU) for footage in (asked, kept))
+    assert torch.equal(ours.maps_BTCHW, theirs.maps_BTCHW)
+    assert ours.weights_BT1HW is not None and theirs.weights_BT1HW is not None
+    assert torch.equal(ours.weights_BT1HW, theirs.weights_BT1HW)
 
 
 def test_over_a_still_room_only_the_window_round_the_person_is_kept(target):

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from vidsynth.clip import Clip, VideoSpec
 from vidsynth.conditioning import LabelMaps
-from vidsynth.dataset import Footage
+from vidsynth.dataset import Drawings, Footage
 from vidsynth.kinds import Conditions, Generator, Objective, Phase, TrainBatch
+from vidsynth.report import Reporter
 from vidsynth.stream import Chunk
 
 CONDITIONS = Conditions(kinds=(LabelMaps,), channels=2)
@@ -38,8 +39,7 @@ def tiny_footage(num_frames: int = 40, size: int = 16) -> Footage:
     training[-10:] = False
     return Footage(
         pictures=clip.frames,
-        maps=labels.draw(size, size),
-        weights=None,
+        drawings=Drawings.made(labels, clip.pts, CONDITIONS, Reporter()),
         regions={},
         signal=labels,
         pts=clip.pts,

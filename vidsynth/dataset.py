@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-import os
 import shutil
-import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -18,7 +16,7 @@ from vidsynth.clip import VideoSpec
 from vidsynth.conditioning import Conditioning
 from vidsynth.errors import BadOption, CannotWrite, NoSubjectFound, UnsupportedVideo
 from vidsynth.exemplars import Gallery, Plan
-from vidsynth.files import cache_folder, cache_key, cannot_write, writing
+from vidsynth.files import cache_folder, cache_key, writing
 from vidsynth.kinds import Conditions, Recalled, TrainBatch
 from vidsynth.plate import cut_out, estimate_plate
 from vidsynth.report import Reporter
@@ -39,6 +37,7 @@ STRAY_SHARE = 0.3
 """Of the exemplars in training: any image of the gallery instead of the best. Another person's
 motion asks for what the target never did, and then even the best is a poor one."""
 IN_MEMORY_BYTES = 1 << 30
+"""Drawings that take more are made again whenever they are asked for."""
 LARGE_PX, MOST_ENLARGED = 512, 4
 """Outputs above this size are at most so many times as large as what they are made from."""
 
@@ -49,10 +48,8 @@ class Footage:
 
     pictures: Tensor
     """(N, 3, height, width) uint8: whole output frames, mapped from disk."""
-    maps: Tensor
-    """(N, C, H, W) uint8: drawn conditioning."""
-    weights: Tensor | None
-    """(N, 1, H, W) uint8: 255 on the subject."""
+    drawings: Drawings
+    """The conditioning as the generator's pictures of it."""
     regions: Mapping[str, Tensor]
     """Boxes (N, 4) in pixels of the window."""
     signal: Conditioning
@@ -115,14 +112,15 @@ class Footage:
         """
         index_BT = starts[:, None] + torch.arange(num_frames)
 
-        def unit(stored: Tensor) -> Tensor:
-            return stored[index_BT].to(device).float().div_(255.0)
+        def unit(bytes_BTCHW: Tensor) -> Tensor:
+            return bytes_BTCHW.to(device).float().div_(255.0)
 
+        maps, weights = self.drawings.of(index_BT)
         return TrainBatch(
-            frames_BTCHW=unit(self.frames).mul_(2).sub_(1),
-            maps_BTCHW=unit(self.maps),
+            frames_BTCHW=unit(self.frames[index_BT]).mul_(2).sub_(1),
+            maps_BTCHW=unit(maps),
             background_CHW=None if self.plate is None else self._plate(device),
-            weights_BT1HW=None if self.weights is None else unit(self.weights),
+            weights_BT1HW=None if weights is None else unit(weights),
             recalled=self._recalled(index_BT[:, num_frames - num_recalled :], device),
             regions={name: boxes[index_BT].to(device) for name, boxes in self.regions.items()},
         )
@@ -140,6 +138,53 @@ class Footage:
         assert self.plate is not None
         x0, y0, x1, y1 = self.window
         return self.plate[:, y0:y1, x0:x1].to(device).float().div_(127.5).sub_(1.0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Drawings:
+    """Conditioning as pictures: drawn once where all fit in memory, else whenever asked for."""
+
+    signal: Conditioning
+    """N frames, in pixels of the window."""
+    pts: Tensor
+    """(N,) seconds."""
+    conditions: Conditions
+    kept: tuple[Tensor, Tensor | None] | None
+    """What `of` gives for every frame."""
+
+    @staticmethod
+    def made(
+        signal: Conditioning, pts: Tensor, conditions: Conditions, reporter: Reporter
+    ) -> Drawings:
+        """Ready to be asked; N frames of signal and `pts`."""
+        wanted = Drawings(signal, pts, conditions, None)
+        if len(pts) * (conditions.channels + 1) * math.prod(signal.size) > IN_MEMORY_BYTES:
+            return wanted
+        maps, weights = (
+            None if one is None else one.new_empty(len(pts), *one.shape[1:])
+            for one in wanted.of(torch.zeros(1, dtype=torch.long))
+        )
+        assert maps is not None
+        with reporter.step("drawing conditioning maps", total=len(pts)) as step:
+            for index in torch.arange(len(pts)).split(32):
+                maps[index], drawn = wanted.of(index)
+                if weights is not None and drawn is not None:
+                    weights[index] = drawn
+                step.update(int(index[-1]) + 1)
+        return replace(wanted, kept=(maps, weights))
+
+    def of(self, index: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Maps (..., C, H, W) and the subject (..., 1, H, W), None where the signal does not tell
+        it; uint8, 255 on it. `index` is (...) int64."""
+        if self.kept is not None:
+            maps, weights = self.kept
+            return maps[index], None if weights is None else weights[index]
+        flat = index.flatten()
+        part = self.signal[flat]
+        maps = self.conditions.draw(Chunk(self.pts[flat]).with_signal(part), *part.size)
+        weights = part.silhouette(*part.size)
+        shape = index.shape
+        return maps.unflatten(0, shape), None if weights is None else weights.unflatten(0, shape)
 
 
 def prepare(
@@ -185,7 +230,7 @@ def prepare(
     window = _window(signal, spec) if plate is not None else (0, 0, width, height)
     inside = signal.crop(window)
     training, held_out = split(signal.present(), tracked.pts)
-    maps, weights = _drawn(inside, tracked.pts, conditions, reporter)
+    drawings = Drawings.made(inside, tracked.pts, conditions, reporter)
     kept = planned = None
     if conditions.exemplars:
         kept, planned = _exemplars(
@@ -193,8 +238,7 @@ def prepare(
         )
     return Footage(
         pictures=frames,
-        maps=maps,
-        weights=weights,
+        drawings=drawings,
         regions=inside.regions(),
         signal=signal,
         pts=tracked.pts,
@@ -314,50 +358,8 @@ def _cut(frames: Tensor, crop: Box, size: tuple[int, int]) -> Tensor:
     return frames[:, :, round(y0 * sy) : round(y1 * sy), round(x0 * sx) : round(x1 * sx)]
 
 
-def _mapped(path: Path, shape: tuple[int, ...], *, shared: bool = False) -> Tensor:
-    size = math.prod(shape)
-    return torch.from_file(str(path), shared=shared, size=size, dtype=torch.uint8).view(shape)
-
-
-def _buffer(shape: tuple[int, ...]) -> Tensor:
-    """Uninitialised bytes: in memory when they are few, in an unlinked file when they are many."""
-    if math.prod(shape) <= IN_MEMORY_BYTES:
-        return torch.empty(shape, dtype=torch.uint8)
-    folder = cache_folder("frames")
-    try:
-        with tempfile.NamedTemporaryFile(dir=folder, suffix=".maps") as file:
-            _reserve(file.fileno(), math.prod(shape))
-            return _mapped(Path(file.name), shape, shared=True)
-    except OSError as error:
-        raise cannot_write(folder, error) from error
-
-
-def _reserve(file: int, size: int) -> None:
-    """Make a file that large. A hole in it would kill the program when the disk is full."""
-    if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(file, 0, size)
-    else:
-        os.truncate(file, size)
-
-
-def _drawn(
-    signal: Conditioning, pts: Tensor, conditions: Conditions, reporter: Reporter
-) -> tuple[Tensor, Tensor | None]:
-    height, width = signal.size
-    maps = _buffer((len(pts), conditions.channels, height, width))
-    has_weights = signal[:1].silhouette(height, width) is not None
-    weights = _buffer((len(pts), 1, height, width)) if has_weights else None
-    with reporter.step("drawing conditioning maps", total=len(pts)) as step:
-        for start in range(0, len(pts), 32):
-            span = slice(start, start + 32)
-            part = signal[span]
-            maps[span] = conditions.draw(Chunk(pts[span]).with_signal(part), height, width)
-            if weights is not None:
-                silhouette = part.silhouette(height, width)
-                assert silhouette is not None
-                weights[span] = silhouette
-            step.update(min(start + 32, len(pts)))
-    return maps, weights
+def _mapped(path: Path, shape: tuple[int, ...]) -> Tensor:
+    return torch.from_file(str(path), size=math.prod(shape), dtype=torch.uint8).view(shape)
 
 
 def _window(signal: Conditioning, spec: VideoSpec) -> Box:
