@@ -33,6 +33,8 @@ FIRST_LOGITS = 0.5
 SHOWN = 0.25
 """Over a still background, so sure an exemplar must be to be shown at all: what it shows of the
 subject where none is wanted would be a ghost."""
+DETAIL_PX = 8
+"""What is smaller than this is detail, which is chosen; what is larger is mixed."""
 STIFF_PX = 4
 """Pixels are moved together in cells of this size: neighbours moved apart show as a comb."""
 
@@ -146,7 +148,7 @@ def blended(pictures_BN3HW: Tensor, logits_BNHW: Tensor, *, detail: float) -> Te
     soft_BNHW = logits_BNHW.softmax(dim=1)
     if detail == 1:
         return (soft_BNHW[:, :, None] * pictures_BN3HW).sum(dim=1)
-    coarse_BN3HW = _coarse(pictures_BN3HW.flatten(0, 1), 2).view_as(pictures_BN3HW)
+    coarse_BN3HW = _coarse(pictures_BN3HW.flatten(0, 1), DETAIL_PX).view_as(pictures_BN3HW)
     decided_BNHW = (detail * logits_BNHW).softmax(dim=1)
     rest_BNHW = soft_BNHW - decided_BNHW  # products, since a sum of products by einsum is slow
     made_BN3HW = decided_BNHW[:, :, None] * pictures_BN3HW + rest_BNHW[:, :, None] * coarse_BN3HW
