@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,24 +97,37 @@ def follow(
             turn, when a search of the whole finds nobody.
     """
     waiting: deque[tuple[int, tuple[int, int]]] = deque()  # clips whose frames are on their way
-    with closing(open_tracker()) as tracker:
+    # The pool first: whatever it still does is awaited before the tracker is closed.
+    with closing(open_tracker()) as tracker, ThreadPoolExecutor(1, "vidsynth-follow") as beside:
         person = (options.person or 1) - 1
         follower = Follower(tracker, person=person, margin=margin, parts=parts)
         smoothers: dict[str, Smoother] = {}
 
-        def smooth(name: str, points: Points, seconds: float) -> Points:
-            smoother = smoothers.setdefault(name, Smoother(options.smoothing, agility))
-            return smoother(
-                points, seconds, bodies.BODY_METRES if name == "world" else follower.size
-            )
+        def look(picture: Picture, seconds: float) -> tuple[Sighting | None, float]:
+            return follower(picture, seconds), follower.size
 
         def sightings() -> Iterator[tuple[float, Mapping[str, Points] | None]]:
+            """While the tracker looks at a picture, what it saw in the one before is worked on."""
+            last: tuple[float, Sighting | None, float] | None = None
             for clip in clips:
                 waiting.append((len(clip), (clip.height, clip.width)))
                 for picture, seconds in zip(pictures(clip), clip.pts.tolist(), strict=True):
-                    found = follower(picture, seconds)
-                    clouds = measure(found) if found else None
-                    yield seconds, clouds and {n: smooth(n, c, seconds) for n, c in clouds.items()}
+                    looking = beside.submit(look, picture, seconds)
+                    if last:
+                        yield smooth(*last)
+                    last = seconds, *looking.result()
+            if last:
+                yield smooth(*last)
+
+        def smooth(
+            seconds: float, found: Sighting | None, size: float
+        ) -> tuple[float, Mapping[str, Points] | None]:
+            clouds = measure(found) if found else {}
+            for name in clouds:
+                smoothers.setdefault(name, Smoother(options.smoothing, agility))
+            units = {"world": bodies.BODY_METRES}
+            steady = {n: smoothers[n](c, seconds, units.get(n, size)) for n, c in clouds.items()}
+            return seconds, steady or None
 
         batch: list[Frame] = []
         for frame in fill_gaps(sightings(), options.max_gap_seconds):
