@@ -51,7 +51,7 @@ class Tracked:
                 f"{self.path}: {usable} of its {len(self.pts)} frames show more than background, "
                 f"and at least {at_least} are needed; use a longer or another sequence"
             )
-        thing = "face" if self.signal.kind == "face" else "person"
+        thing = {"face": "face", "pose": "person"}.get(self.signal.kind, "subject")
         if not usable and (person or 1) > 1:
             raise NoSubjectFound(
                 f"{self.path}: no {thing} number {person} was found in it; give a lower --person "
