@@ -388,7 +388,6 @@ class StagePlugin(Plugin):
     """Signals that the chunks must carry; `Conditioning` for any one that can be drawn."""
     gives: ClassVar[tuple[type[Conditioning], ...]] = ()
     """Signals that it adds to them."""
-    needs_pictures: ClassVar[bool] = True
 
     @abstractmethod
     def process(self, chunks: Iterator[Chunk]) -> Iterator[Chunk]:

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from vidsynth.clip import Clip
 from vidsynth.conditioning import Conditioning
 from vidsynth.errors import UnknownName
-from vidsynth.kinds import Discriminator, Extractor, Generator, Metric, Plugin
+from vidsynth.kinds import Discriminator, Extractor, Generator, Metric, Plugin, StagePlugin
 from vidsynth.options import build, describe_options, to_dict, to_toml
 from vidsynth.testing.samples import SIGNALS, ClipMaker, SignalMaker, filmed, moving_squares
 
@@ -129,15 +129,18 @@ COMMON: tuple[Check, ...] = (imports_without_a_gpu, options_are_documented, opti
 
 def checks_of(plugin: type[Plugin]) -> tuple[Check, ...]:
     """The checks that apply to a plugin, by its kind."""
-    from vidsynth.testing import discriminators, extractors, generators, metrics
+    from vidsynth.testing import discriminators, extractors, generators, metrics, stages
 
     by_kind = {
         Extractor: extractors.CHECKS,
         Generator: generators.CHECKS,
         Discriminator: discriminators.CHECKS,
         Metric: metrics.CHECKS,
+        StagePlugin: stages.CHECKS,
     }
     own = next((checks for kind, checks in by_kind.items() if issubclass(plugin, kind)), ())
+    if issubclass(plugin, Generator) and plugin.pretrained:
+        own = generators.UNTRAINED
     return (*COMMON, *own)
 
 

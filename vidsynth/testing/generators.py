@@ -124,11 +124,13 @@ def memory_stays_bounded(case: Case) -> None:
 def training_brings_frames_nearer(case: Case) -> None:
     """Twenty steps on a small clip make its frames more like the truth."""
     stage = _Stage.of(case)
-    truth = case.footage(stage.objective.num_frames + 4).frames
+    assert stage.objective is not None
+    objective = stage.objective
+    truth = case.footage(objective.num_frames + 4).frames
     signals = stage.signals(len(truth))
 
     def error() -> float:
-        stage.generator.load_weights(stage.objective.generator.state_dict())
+        stage.generator.load_weights(objective.generator.state_dict())
         made = stage.frames(signals, (len(truth),))
         return float((made.float() - truth.float()).abs().mean())
 
@@ -142,6 +144,7 @@ def training_brings_frames_nearer(case: Case) -> None:
 def resume_is_exact(case: Case) -> None:
     """Saved, loaded into a new objective, the next step is bit-equal on the CPU."""
     stage, fresh = _Stage.of(case), _Stage.of(case, seed=1)
+    assert stage.objective is not None and fresh.objective is not None
     for step in range(2):
         stage.train(step)
     with tempfile.TemporaryDirectory() as folder:
@@ -173,13 +176,19 @@ CHECKS: tuple[Check, ...] = (
 )
 
 
+_TRAINING = (foreign_weights_are_refused, training_brings_frames_nearer, resume_is_exact)
+UNTRAINED = tuple(check for check in CHECKS if check not in _TRAINING)
+"""The checks of a generator that is not trained (`PretrainedGenerator`)."""
+
+
 @dataclass(frozen=True, eq=False)
 class _Stage:
     """A generator with fresh weights, the objective they came from, and what conditions it."""
 
     case: Case
     generator: Generator
-    objective: Objective
+    objective: Objective | None
+    """None for one that is not trained."""
     spec: VideoSpec
 
     @staticmethod
@@ -198,8 +207,9 @@ class _Stage:
         generator: Generator = plugin(options, conditions=conditions)
         spec = VideoSpec(height=case.height, width=case.width, fps=Fraction(25))
         torch.manual_seed(seed)
-        objective = generator.objective(spec)
-        generator.load_weights(objective.generator.state_dict())
+        objective = None if generator.pretrained else generator.objective(spec)
+        if objective is not None:
+            generator.load_weights(objective.generator.state_dict())
         return _Stage(case, generator, objective, spec)
 
     def signals(self, num_frames: int) -> list[Conditioning]:
@@ -250,12 +260,14 @@ class _Stage:
 
     def train(self, step: int) -> None:
         """One step of the training loop, on two samples of footage that the signals go with."""
+        assert self.objective is not None
         self.objective.at_progress(step / STEPS)
         torch.manual_seed(step)
         train_step(self.objective, self._batch(step), Run(step=step), Processes())
 
     def _batch(self, step: int) -> TrainBatch:
-        num_frames = self.objective.num_frames
+        assert self.objective is not None
+        num_frames, num_recalled = self.objective.num_frames, self.objective.num_recalled
         footage = self.case.footage(num_frames + 4)
         size = (self.case.height, self.case.width)
         signals = self.signals(len(footage))
@@ -269,7 +281,7 @@ class _Stage:
             return torch.stack([x_TX[s : s + num_frames] for s in starts])
 
         def last(x_TX: Tensor) -> Tensor:
-            return samples(x_TX)[:, num_frames - self.objective.num_recalled :]
+            return samples(x_TX)[:, num_frames - num_recalled :]
 
         return TrainBatch(
             frames_BTCHW=samples(footage.as_float()),
