@@ -192,16 +192,17 @@ def _offers_one_by_one() -> tuple[list[EntryPoint], list[str]]:
     found: dict[str, list[EntryPoint]] = {}
     complaints = []
     for distribution in distributions():
-        name = _name(distribution)
-        if name in found:  # another one of this name comes first on the path
-            continue
         try:
-            found[name] = [e for e in distribution.entry_points if e.group in groups]
+            ours = [e for e in distribution.entry_points if e.group in groups]
         except Exception as error:
+            name = _name(distribution)
             complaints.append(
                 f"the entry points of {name} cannot be read ({type(error).__name__}: {error}); "
                 f"pip install --force-reinstall --no-deps {name}"
             )
+        else:
+            if ours:  # the first of a name on the path is the one that is imported
+                found.setdefault(_normal(_name(distribution)), ours)
     return [e for offers in found.values() for e in offers], complaints
 
 
