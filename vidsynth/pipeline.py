@@ -23,6 +23,7 @@ import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -388,7 +389,7 @@ def run(
     info = video.probe(source)
     setting = Setting(device=where, seed=seed, fps=info.spec.fps, reporter=reporter)
     line = [
-        stages.named(link.name, link.make(setting, carried))
+        stages.named(link.name, partial(link.make(setting, carried)))  # methods take no names
         for link, carried in zip(links, reaching, strict=True)
     ]
     sound = source if audio == "source" and not source.is_dir() else None
