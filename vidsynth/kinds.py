@@ -1,8 +1,8 @@
 """What plugin authors subclass. ABCs, so that a new optional method breaks no third party.
 
 A plugin is found through the entry-point groups `vidsynth.extractors`, `vidsynth.generators`,
-`vidsynth.discriminators`, `vidsynth.encoders` and `vidsynth.metrics`; the group name is the API
-version.
+`vidsynth.discriminators`, `vidsynth.encoders`, `vidsynth.metrics` and `vidsynth.stages`; the group
+name is the API version: within one, releases only add what has a default.
 """
 
 from __future__ import annotations

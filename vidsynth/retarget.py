@@ -194,7 +194,7 @@ def _fit_size(source: Conditioning, target_summary: Mapping[str, Any]) -> Retarg
     """Maps of another package's kind, at the target's size."""
     size = tuple(target_summary["size"])
     if source.size != size:
-        refuse_another_shape(source.size, size, f"the source's {source.kind}", "the subject")
+        refuse_another_shape(source.size, size, f"the source's {source.kind} maps", "the subject")
         source = source.rescale(*size)
     return Retargeted(source, RangeReport(distance=torch.zeros(len(source)), reasons={}))
 
