@@ -127,8 +127,8 @@ def test_they_do_real_work(python: Path, tmp_path: Path) -> None:
 
 def test_what_is_written_is_as_tidy_as_our_own(written: Path) -> None:
     rules = ("--line-length", "100", "--no-cache")
-    call(sys.executable, "-m", "ruff", "check", "--select", "E,F,W,I,B,UP,SIM", *rules, written)
-    call(sys.executable, "-m", "ruff", "format", "--check", *rules, written)
+    for arguments in (("check", "--select", "E,F,W,I,B,UP,SIM"), ("format", "--check")):
+        call(sys.executable, "-m", "ruff", *arguments, *rules, ".", cwd=written)
 
 
 @pytest.mark.parametrize("name", ["2fast", "my-plugin", "Mine", "", "a b"])

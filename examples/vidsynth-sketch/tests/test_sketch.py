@@ -65,8 +65,9 @@ def test_lines_are_where_brightness_changes_and_can_be_learnt_from():
     frames[..., 4:] = 1.0
     frames.requires_grad_()
     lines = lines_of(frames)
-    assert lines[0, 0, 0, 4].argmax() in (3, 4) and float(lines[..., 0].max()) < 0.05
     lines.sum().backward()
+    lines = lines.detach()
+    assert lines[0, 0, 0, 4].argmax() in (3, 4) and float(lines[..., 0].max()) < 0.05
     assert frames.grad is not None and bool(frames.grad.isfinite().all())
 
 
@@ -92,7 +93,6 @@ def test_vidsynth_trains_renders_and_measures_with_it(tmp_path, monkeypatch):
         preview=tmp_path / "seen.mp4",
     )  # fmt: skip
     assert isinstance(seen, Sketch) and len(seen) == made.num_frames
-    alone = vidsynth.render(subject, source, tmp_path / "alone.mp4", end=0.5, device="cpu")
-    found = vidsynth.evaluate(alone.path, alone.path, metrics=["line_agreement"])
+    found = vidsynth.evaluate(source, source, metrics=["line_agreement"])
     (row,) = found.tables[0].measured
     assert (row.metric, row.value) == ("line_agreement", pytest.approx(100.0))
