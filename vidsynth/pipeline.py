@@ -38,6 +38,7 @@ from vidsynth.report import Reporter
 from vidsynth.steady import STEADINESS, rest_seconds
 from vidsynth.stream import Chunk, Stage, StageReport
 from vidsynth.subject import Subject, load_subject
+from vidsynth.tracking import wanted_frames
 
 Kinds = tuple[type[Conditioning], ...]
 Need = type[Conditioning] | Kinds
@@ -408,7 +409,8 @@ def run(
             device=where,
         )
 
-    with reporter.step(f"running {len(links)} stages", total=info.num_frames) as step:
+    total = wanted_frames(info, start, end)
+    with reporter.step(f"running {len(links)} stages", total=total) as step:
         chunks = video.read_chunks(
             source, chunk=stages.CHUNK, start=start, end=end, note=reporter.warn
         )

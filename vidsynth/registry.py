@@ -151,13 +151,16 @@ def missing_requirements(info: PluginInfo) -> list[str]:
     for text in info.requires:
         try:
             wanted = Requirement(text)
-            if wanted.marker and not wanted.marker.evaluate({"extra": ""}):
-                continue
-            if not wanted.specifier.contains(version(wanted.name), prereleases=True):
-                lacking.append(f"{wanted.name}{wanted.specifier}")
         except InvalidRequirement:
             lacking.append(text)
+            continue
+        if wanted.marker and not wanted.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            here = wanted.specifier.contains(version(wanted.name), prereleases=True)
         except PackageNotFoundError:
+            here = False
+        if not here:
             lacking.append(f"{wanted.name}{wanted.specifier}")
     return lacking
 

@@ -132,7 +132,8 @@ def _named(name: str) -> list[PluginInfo]:
     if not found:
         raise UnknownName.among("plugin", name, set(registry.short_names(infos).values()))
     # One of each kind; says so where a name is not enough.
-    return [registry.describe(kind, name) for kind in dict.fromkeys(i.kind for i in found)]
+    kinds: list[registry.Kind] = [info.kind for info in found]
+    return [registry.describe(kind, name) for kind in dict.fromkeys(kinds)]
 
 
 def _explain(info: PluginInfo) -> str:
@@ -164,7 +165,8 @@ def _code_licence(info: PluginInfo) -> str:
         about = metadata.metadata(info.distribution)
     except metadata.PackageNotFoundError:
         return "not stated"
-    return about.get("License-Expression") or about.get("License") or "not stated"
+    stated = [about[field] for field in ("License-Expression", "License") if field in about]
+    return next(filter(None, stated), "not stated")
 
 
 def _traffic(plugin: Any) -> Iterator[str]:

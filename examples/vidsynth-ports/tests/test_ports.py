@@ -64,7 +64,8 @@ def diffusion_model(tmp_path_factory):
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("diffusion")
     words = ["<|startoftext|>", "<|endoftext|>", "a</w>", "clay</w>", "figure</w>"]
-    tokenizer = transformers.CLIPTokenizer(vocab={w: n for n, w in enumerate(words)}, merges=[])
+    vocabulary = {w: n for n, w in enumerate(words)}
+    tokenizer = transformers.CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=77)
     text = transformers.CLIPTextConfig(
         vocab_size=5, hidden_size=8, intermediate_size=8, num_hidden_layers=1,
         num_attention_heads=2, max_position_embeddings=77, bos_token_id=0, eos_token_id=1,
@@ -83,7 +84,7 @@ def diffusion_model(tmp_path_factory):
             down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
             up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), **blocks,
         ),
-        scheduler=diffusers.DDIMScheduler(),
+        scheduler=diffusers.DDIMScheduler(steps_offset=1, clip_sample=False),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
