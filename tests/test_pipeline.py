@@ -279,3 +279,23 @@ def test_a_subject_is_driven_as_render_drives_it_and_another_stage_follows(
     pipeline.run(film, chain, tmp_path / "larger.mp4", end=0.6, device="cpu")
     height, width = expected.shape[2:]
     assert frames_of(tmp_path / "larger.mp4").shape[2:] == (2 * height, 2 * width)
+
+
+@pytest.mark.parametrize(
+    ("generator", "message"),
+    [
+        (
+            "exemplar",
+            r"'exemplar' cannot be conditioned on 'labels'.*choose the extractor 'waving'",
+        ),
+        ("stamp", r"'stamp' has weights of its own.*vidsynth run"),
+    ],
+)
+def test_a_recipe_whose_parts_do_not_fit_is_refused_before_any_work(
+    film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, generator: str, message: str
+) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(f'[extractor]\nplugin = "bright"\n[generator]\nplugin = "{generator}"\n')
+    monkeypatch.setattr(video, "read_chunks", lambda *_, **__: pytest.fail("frames were read"))
+    with pytest.raises(IncompatibleStages, match=message):
+        vidsynth.train(film, tmp_path / "subject", recipe=str(recipe), device="cpu")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vidsynth.clip import Clip
 from vidsynth.conditioning import Conditioning, LabelMaps
-from vidsynth.errors import NotMeasurable, UnknownName
+from vidsynth.errors import NotMeasurable, PluginError, UnknownName
 from vidsynth.kinds import Discriminator, Extractor, Film, Judgement, Measurement, Metric
 from vidsynth.testing import (
     Case,
@@ -277,6 +277,11 @@ def test_a_failed_check_says_why() -> None:
     assert found["odd_sizes_are_fine"].outcome == "failed"
     assert all(f.promise for f in found.values())
     assert found["one_frame_is_enough"].ok
+
+
+def test_an_expected_failure_without_a_reason_is_refused() -> None:
+    with pytest.raises(PluginError, match="Bright gives no reason why repeats_itself"):
+        conformance(Bright, expected_failures={"repeats_itself": " "})
 
 
 def test_an_expected_failure_of_no_check_is_refused() -> None:

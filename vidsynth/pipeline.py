@@ -30,19 +30,16 @@ from typing import Any, Literal
 import torch
 
 from vidsynth import devices, options, registry, retarget, stages, stream, video
+from vidsynth.choosing import Kinds, Need, meets, offering
 from vidsynth.clip import VideoSpec
 from vidsynth.conditioning import Conditioning
-from vidsynth.errors import BadOption, IncompatibleStages, OutputExists, PluginError, UnknownName
+from vidsynth.errors import BadOption, IncompatibleStages, OutputExists, UnknownName
 from vidsynth.kinds import Conditions, Generator, words_for
 from vidsynth.report import Reporter
 from vidsynth.steady import STEADINESS, rest_seconds
 from vidsynth.stream import Chunk, Stage, StageReport
 from vidsynth.subject import Subject, load_subject
 from vidsynth.tracking import wanted_frames
-
-Kinds = tuple[type[Conditioning], ...]
-Need = type[Conditioning] | Kinds
-"""A kind of signal, or several of which one is enough; `Conditioning` is any that can be drawn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -249,19 +246,11 @@ def check(links: Sequence[Link]) -> list[Kinds]:
     reaching = []
     for number, link in enumerate(links, 1):
         for need in link.needs:
-            if not _meets(carried, need):
+            if not meets(carried, need):
                 raise IncompatibleStages(_lack(number, link, need, carried))
         reaching.append(carried)
         carried = tuple(dict.fromkeys((*carried, *link.gives)))
     return reaching
-
-
-def _meets(carried: Kinds, need: Need) -> bool:
-    if isinstance(need, tuple):
-        return any(_meets(carried, kind) for kind in need)
-    if need is Conditioning:
-        return any(kind.drawable for kind in carried)
-    return need in carried
 
 
 def _lack(number: int, link: Link, need: Need, carried: Kinds) -> str:
@@ -278,25 +267,6 @@ def _words(need: Need) -> str:
     if isinstance(need, tuple):
         return " or ".join(map(_words, need))
     return "whatever can be drawn" if need is Conditioning else repr(need.kind)
-
-
-def offering(need: Need) -> list[tuple[Literal["extract", "stage"], str, str]]:
-    """Plugins that give what is needed: how to write them in a pipeline, name, package."""
-    found: list[tuple[Literal["extract", "stage"], str, str]] = []
-    keys: tuple[tuple[Literal["extract", "stage"], registry.Kind], ...] = (
-        ("extract", "extractor"),
-        ("stage", "stage"),
-    )
-    for key, part in keys:
-        for name in registry.names(part):
-            try:
-                plugin: Any = registry.load(part, name)
-            except PluginError:  # one that cannot be imported cannot help
-                continue
-            gives = (plugin.produces,) if key == "extract" else plugin.gives
-            if _meets(gives, need):
-                found.append((key, name, registry.describe(part, name).distribution))
-    return found
 
 
 _STAGES: Mapping[str, Callable[..., Link]] = {

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from vidsynth.clip import Clip
 from vidsynth.conditioning import Conditioning
-from vidsynth.errors import UnknownName
+from vidsynth.errors import PluginError, UnknownName
 from vidsynth.kinds import Discriminator, Extractor, Generator, Metric, Plugin, StagePlugin
 from vidsynth.options import build, describe_options, to_dict, to_toml
 from vidsynth.testing.samples import SIGNALS, ClipMaker, SignalMaker, filmed, moving_squares
@@ -198,13 +198,21 @@ def _outcome(check: Check, case: Case) -> tuple[Outcome, str]:
     return "passed", ""
 
 
-def expected_failures_of(plugin: type[Plugin], also: Mapping[str, str] | None = None) -> dict:
-    """Check -> reason. Raises UnknownName for a check that there is not."""
+def expected_failures_of(
+    plugin: type[Plugin], also: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Check -> reason. Raises UnknownName for a check that there is not, PluginError without a
+    reason."""
     expected = {**plugin.expected_failures, **(also or {})}
     known = [check.__name__ for check in checks_of(plugin)]
-    for name in expected:
+    for name, reason in expected.items():
         if name not in known:
             raise UnknownName.among("check", name, known)
+        if not reason.strip():
+            raise PluginError(
+                f"{plugin.__name__} gives no reason why {name} is expected to fail; say in "
+                "expected_failures what in the method forbids it"
+            )
     return expected
 
 
