@@ -24,7 +24,7 @@ ORDER = (
     "testing", "bench", "cli",
 )  # fmt: skip
 
-HEAVY = {"torch", "numpy", "cv2", "av", "mediapipe", "scipy", "vidsynth_plugins"}
+HEAVY = {"torch", "numpy", "cv2", "av", "mediapipe", "scipy", "pydantic", "vidsynth_plugins"}
 
 
 def modules(package: Path) -> list[Path]:
@@ -115,6 +115,8 @@ def test_plugins_use_the_public_api_only() -> None:
         "from vidsynth.cli import main; main(['transfer', '--help'], standalone_mode=False)",
         "from vidsynth.cli import main; main(['plugins', 'list'], standalone_mode=False)",
         "from vidsynth.cli import main; main(['recipes', 'list'], standalone_mode=False)",
+        "from vidsynth.cli import main; main(['new', 'plugin', '--help'], standalone_mode=False)",
+        "from vidsynth.cli import main; main(['run', '--help'], standalone_mode=False)",
     ],
 )
 def test_looking_around_imports_nothing_heavy(action: str) -> None:
