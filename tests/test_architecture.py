@@ -14,17 +14,17 @@ ROOT = Path(__file__).parents[1]
 
 # A module (or package) of the core imports only from its left.
 ORDER = (
-    "errors", "report", "options", "registry", "recipes", "files", "weights", "devices",
+    "errors", "report", "options", "registry", "recipes", "files", "scaffold", "weights", "devices",
     "compiling", "processes", "clip", "raster", "facemesh", "drawing", "smoothing", "bodies",
     "faces", "correspondence", "conditioning", "exemplars",
     "regions", "stream", "kinds", "pixels", "sound", "encode", "pictures", "video", "blocks",
     "losses", "plate", "retarget_body", "retarget_face", "retarget", "steady", "stages", "subject",
     "outputs", "importing", "tracking", "dataset", "given", "scores", "training", "choosing",
-    "fitting", "jobs", "evaluation", "worlds",
+    "fitting", "jobs", "pipeline", "evaluation", "worlds",
     "testing", "bench", "cli",
 )  # fmt: skip
 
-HEAVY = {"torch", "numpy", "cv2", "av", "mediapipe", "scipy", "vidsynth_plugins"}
+HEAVY = {"torch", "numpy", "cv2", "av", "mediapipe", "scipy", "pydantic", "vidsynth_plugins"}
 
 
 def modules(package: Path) -> list[Path]:
@@ -115,6 +115,8 @@ def test_plugins_use_the_public_api_only() -> None:
         "from vidsynth.cli import main; main(['transfer', '--help'], standalone_mode=False)",
         "from vidsynth.cli import main; main(['plugins', 'list'], standalone_mode=False)",
         "from vidsynth.cli import main; main(['recipes', 'list'], standalone_mode=False)",
+        "from vidsynth.cli import main; main(['new', 'plugin', '--help'], standalone_mode=False)",
+        "from vidsynth.cli import main; main(['run', '--help'], standalone_mode=False)",
     ],
 )
 def test_looking_around_imports_nothing_heavy(action: str) -> None:

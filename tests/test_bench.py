@@ -7,6 +7,7 @@ import multiprocessing
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 
 import cv2
@@ -15,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from click.testing import CliRunner, Result
 
-from vidsynth import bench, video
+from vidsynth import bench, registry, video
 from vidsynth.bench import (
     BENCHES,
     Asked,
@@ -24,6 +25,7 @@ from vidsynth.bench import (
     likeness,
     measure,
     pipeline,
+    plugins,
     quality,
     scale,
     steadiness,
@@ -497,3 +499,34 @@ def test_growth_is_1_where_cost_is_linear() -> None:
     large = measure.Timings((4.0, 8.0, 12.0), (0.0,) * 3)
     assert scale._growth("", small, large, 4.0, goal=1.1).value == 1.0
     assert scale._growth("", small, large, 2.0, goal=1.1).ok is False
+
+
+# Plugins
+
+
+def test_thirty_dummies_cost_no_import_and_three_are_broken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plugins.install_dummies(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    dummies = [i for i in registry.installed() if i.distribution.startswith("vidsynth-dummy")]
+    assert len(dummies) == plugins.DUMMIES - 1  # the entry points of one cannot be read
+    assert len(registry.unreadable()) == 1
+    assert sum(not info.module for info in dummies) == 1
+    assert not list(tmp_path.glob("imported-*"))
+    (raising,) = [i for i in dummies if i.name == f"dummy{plugins.DUMMIES - 3}"]
+    with pytest.raises(VidsynthError, match="RuntimeError: broken"):
+        registry.load(raising.kind, raising.name)
+    assert [f.name for f in tmp_path.glob("imported-*")] == [f"imported-{plugins.DUMMIES - 3}"]
+
+
+def test_plugins_rows_tell_start_and_boundary() -> None:
+    tiny = plugins.Settings(rounds=1, size=32, filters=4, frames=10)
+    rows = named(chain(plugins.start_rows(tiny), plugins.boundary_rows(tiny, CPU)))
+    assert rows["dummy plugins that were imported"].value == 0
+    assert rows["greatest difference between both renders"].value <= 1
+    start = [row for name, row in rows.items() if name.endswith("30 dummy plugins")]
+    assert [row.goal for row in start] == [300.0, 300.0]
+    assert all(row.at_most and row.value > 0 for row in start)
+    (boundary,) = [row for name, row in rows.items() if name.startswith("plugin boundary")]
+    assert (boundary.unit, boundary.goal, boundary.at_most) == ("%", 2.0, True)

@@ -9,11 +9,14 @@ import subprocess
 import sys
 import time
 import tomllib
+import types
+from importlib.metadata import EntryPoint, distributions
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import click
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from rich.console import Console
 
@@ -204,9 +207,70 @@ def test_no_plugins_is_said() -> None:
         assert "no plugins are installed" in run("plugins", "list").output
 
 
+def test_no_third_party_runs_only_our_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(registry.ALLOWED, "foreign")  # restored, whatever the flag does to it
+    with registry.only(foreign(tmp_path, "paint = foreign_module:Paint")):
+        assert "not in VIDSYNTH_PLUGINS" not in run("plugins", "list").output
+        assert "not in VIDSYNTH_PLUGINS" in run("--no-third-party", "plugins", "list").output
+        refused = run("--no-third-party", "plugins", "show", "paint")
+    assert refused.exit_code == 2
+    assert "add foreign to the environment variable VIDSYNTH_PLUGINS" in refused.output
+
+
+def foreign(folder: Path, line: str, kind: str = "generator") -> list[EntryPoint]:
+    """Entry points of a package "foreign" that has this line in its group."""
+    info = folder / "foreign-2.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: foreign\nVersion: 2.0\n")
+    (info / "entry_points.txt").write_text(f"[vidsynth.{kind}s]\n{line}\n")
+    return [e for d in distributions(path=[str(folder)]) for e in d.entry_points]
+
+
+def test_plugins_check_prints_a_table_and_fails_with_the_plugin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = run("plugins", "check", "l1")
+    assert shown.exit_code == 0, shown.output
+    assert re.search(r"films_add_up +passed +The same film twice", shown.output)
+    module: Any = types.ModuleType("tests_of_cli")
+    module.Wrong = wrong_metric()
+    monkeypatch.setitem(sys.modules, "tests_of_cli", module)
+    with registry.only(foreign(tmp_path, "wrong = tests_of_cli:Wrong", "metric")):
+        shown = run("plugins", "check", "wrong")
+    assert shown.exit_code == 1
+    assert re.search(r"better_for_the_truth\w+ +failed +50 for the truth", shown.output)
+    assert re.search(r"films_add_up +fails as expected +it forgets", shown.output)
+
+
+def wrong_metric() -> type:
+    """Scores everything alike."""
+    psnr: Any = registry.load("metric", "psnr")
+
+    class Wrong(psnr):
+        __module__ = "vidsynth"
+        expected_failures: ClassVar = {"films_add_up": "it forgets"}
+
+        def measure(self, made: Any, real: Any) -> Any:
+            self._found.clear()
+            return torch.full((len(made),), 50.0)
+
+    return Wrong
+
+
+def test_plugins_doctor_finds_what_is_wrong(tmp_path: Path) -> None:
+    with registry.only(foreign(tmp_path, "l1 = vidsynth_plugins.metrics.pixels:L1")):
+        result = run("plugins", "doctor")
+    assert result.exit_code == 1
+    assert "! generator 'l1' of foreign 2.0 is no Generator; derive L1 from" in result.output
+    with registry.only([]):
+        assert run("plugins", "doctor").exit_code == 0
+
+
 def test_plugins_show_explains_options_as_one_would_set_them() -> None:
     text = run("plugins", "show", "pix2pixhd").output
     assert "Wang et al. 2018" in text
+    assert "accepts: pose, face, labels, whatever can be drawn" in text
+    assert "licence of the code: Apache-2.0" in text
     assert "-s generator.filters  int, default 64\n      channels at the finest" in text
 
 
@@ -233,8 +297,6 @@ def test_doctor_finds_what_is_there() -> None:
 
 
 def test_doctor_survives_a_broken_plugin(tmp_path: Path) -> None:
-    from importlib.metadata import EntryPoint
-
     gone = EntryPoint("gone", "no_such_module:Gone", "vidsynth.generators")
     with registry.only([gone]):
         result = run("doctor")

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from vidsynth.clip import Clip
 from vidsynth.conditioning import LabelMaps
-from vidsynth.drawing import fill_disc, instance_edges, overlay, resize
+from vidsynth.drawing import fill_disc, in_colours, instance_edges, overlay, resize
 from vidsynth.testing import waving_person
 
 
@@ -110,3 +110,8 @@ def test_overlay_shows_labels_in_distinct_colours() -> None:
     shown = overlay(clip, LabelMaps(labels=labels, num_classes=4)).frames
     colours = {tuple(shown[0, :, 0, x].tolist()) for x in (0, 4, 8, 12)}
     assert len(colours) == 4
+
+
+def test_one_channel_is_shown_in_grey() -> None:
+    maps = torch.randint(0, 256, (2, 1, 4, 5), dtype=torch.uint8)
+    assert torch.equal(in_colours(maps), maps.expand(2, 3, 4, 5))

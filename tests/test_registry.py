@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from importlib.metadata import EntryPoint, distributions
+from importlib.metadata import EntryPoint, PathDistribution, distributions
 from pathlib import Path
 
 import pytest
@@ -111,3 +111,86 @@ def test_only_ends_with_its_block(site: Path) -> None:
 def test_an_unknown_kind_is_misuse() -> None:
     with pytest.raises(ValueError, match="kind must be one of"):
         registry.names("generators")  # pyright: ignore[reportArgumentType]
+
+
+def test_listing_everything_reads_each_package_once(
+    site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(site, "acme", **{f"plugin{n}": "good_module:Good" for n in range(20)})
+    found = offered(site)
+    reads = []
+    real = PathDistribution.metadata
+    monkeypatch.setattr(
+        PathDistribution, "metadata", property(lambda d: (reads.append(d), real.fget(d))[1])
+    )
+    with registry.only(found):
+        assert len(registry.installed()) == 20
+    assert len(reads) <= 2  # the name and the rest
+
+
+@pytest.mark.parametrize(
+    ("listed", "may_run"),
+    [
+        ("", []),
+        ("acme", ["alone", "paint"]),
+        ("Other-Package", ["paint"]),
+        ("acme:alone other.package:paint", ["alone", "paint"]),
+        ("acme, other_package", ["acme:paint", "alone", "other_package:paint"]),
+    ],
+)
+def test_only_packages_on_the_list_may_run(
+    site: Path, monkeypatch: pytest.MonkeyPatch, listed: str, may_run: list[str]
+) -> None:
+    install(site, "acme", paint="good_module:Good", alone="good_module:Good")
+    install(site, "other_package", paint="broken_module:Broken")
+    monkeypatch.setenv(registry.ALLOWED, listed)
+    with registry.only(offered(site)):
+        assert registry.names("generator") == may_run
+        assert len(registry.installed()) == 3  # all are shown
+        refused = {"acme:alone", "acme:paint", "other_package:paint"} - {
+            i.full_name for i in registry.installed() if i.allowed
+        }
+        for name in refused:
+            with pytest.raises(PluginError, match="may not run; add"):
+                registry.load("generator", name)
+    assert "broken_module" not in sys.modules and "good_module" not in sys.modules
+
+
+def test_our_own_plugins_always_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(registry.ALLOWED, "")
+    assert registry.load("metric", "psnr").__name__ == "PSNR"
+
+
+def test_what_a_broken_plugin_lacks_is_named_with_the_command(site: Path) -> None:
+    install(site, "acme", broken="lacking_module:Broken")
+    (site / "lacking_module.py").write_text("import a_package_that_is_not_there\n")
+    with (site / "acme-1.2.dist-info" / "METADATA").open("a") as file:
+        file.write("Requires-Dist: a-package-that-is-not-there>=2\nRequires-Dist: pytest\n")
+        file.write('Requires-Dist: never>=1; extra == "more"\nRequires-Dist: vidsynth<0.0.1\n')
+    with registry.only(offered(site)):
+        info = registry.describe("generator", "broken")
+        assert registry.missing_requirements(info) == [
+            "a-package-that-is-not-there>=2",
+            "vidsynth<0.0.1",
+        ]
+        with pytest.raises(PluginError, match='pip install "a-package-that-is-not-there>=2"'):
+            registry.load("generator", "broken")
+
+
+def test_a_malformed_entry_point_hurts_no_other(site: Path) -> None:
+    install(site, "acme", odd="not a module at all", good="good_module:Good")
+    with registry.only(offered(site)):
+        assert [i.name for i in registry.installed()] == ["good", "odd"]
+        with pytest.raises(PluginError, match=r"'not a module at all'.*author of acme"):
+            registry.load("generator", "odd")
+        assert registry.load("generator", "good").__name__ == "Good"
+
+
+def test_a_package_whose_entry_points_are_damaged_hides_no_other(site: Path) -> None:
+    install(site, "acme", paint_well="good_module:Good")
+    install(site, "damaged", gone="good_module:Good")
+    (site / "damaged-1.2.dist-info" / "entry_points.txt").write_bytes(b"[\xff\xfe")
+    assert "paint_well" in registry.names("generator")
+    assert "pix2pixhd" in registry.names("generator")
+    (complaint,) = registry.unreadable()
+    assert "damaged" in complaint and "pip install" in complaint

@@ -2,15 +2,15 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from torch import Tensor
 
-from vidsynth import faces
-from vidsynth.conditioning import FaceSequence, LabelMaps, PoseSequence
+from vidsynth import drawing, faces
+from vidsynth.conditioning import Conditioning, FaceSequence, LabelMaps, PoseSequence
 from vidsynth.errors import (
     BadOption,
     BadSubject,
@@ -937,3 +937,35 @@ def test_steady_is_a_median_then_a_mean_with_reflected_ends():
     assert torch.allclose(steady(values, 3)[:6], means.mean(dim=1))
     assert torch.equal(steady(values, 1), values)
     assert len(steady(values, 99)) == 7
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Ink(Conditioning):
+    """A kind that vidsynth has never heard of."""
+
+    kind: ClassVar[str] = "ink"
+    per_frame: ClassVar[tuple[str, ...]] = ("ink",)
+    ink: Tensor
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return (self.ink.shape[1], self.ink.shape[2])
+
+    def draw(self, height: int, width: int) -> Tensor:
+        return drawing.resize(self.ink[:, None], height, width)
+
+    def rescale(self, height: int, width: int) -> Ink:
+        return replace(self, ink=self.draw(height, width)[:, 0])
+
+
+def test_a_kind_of_another_package_takes_the_targets_size():
+    target = Ink(ink=torch.zeros(2, 4, 8, dtype=torch.uint8))
+    source = Ink(ink=torch.full((3, 8, 16), 7, dtype=torch.uint8))
+    result = retarget(source, json.loads(json.dumps(summarise(target))))
+    assert isinstance(result.sequence, Ink) and result.sequence.size == (4, 8)
+    assert len(result.sequence) == 3 and bool((result.sequence.ink == 7).all())
+    assert not result.report.outside.any()
+    with pytest.raises(UnsupportedVideo, match="the source's ink maps have another shape"):
+        retarget(Ink(ink=torch.zeros(1, 8, 8, dtype=torch.uint8)), summarise(target))
+    with pytest.raises(BadOption, match="ink conditioning is not retargeted"):
+        retarget(source, summarise(target), {"steady": 3})

@@ -13,13 +13,14 @@ from torch import Tensor
 
 from vidsynth.clip import Clip
 from vidsynth.conditioning import Conditioning, LabelMaps
-from vidsynth.errors import NotMeasurable, UnknownName
+from vidsynth.errors import NotMeasurable, PluginError, UnknownName
 from vidsynth.kinds import Discriminator, Extractor, Film, Judgement, Measurement, Metric
 from vidsynth.testing import (
     Case,
     checks_of,
     chunked,
     conformance,
+    examine,
     metrics,
     moving_squares,
     sizes,
@@ -169,6 +170,20 @@ class NeedsFrames(Bright):
         return super().extract(again())
 
 
+class KeepsAll(Bright):
+    """Keeps every picture it has seen."""
+
+    def extract(self, clips: Iterator[Clip]) -> Iterator[Conditioning]:
+        kept = []
+
+        def keeping() -> Iterator[Clip]:
+            for clip in clips:
+                kept.append(clip.frames.float())
+                yield clip
+
+        return super().extract(keeping())
+
+
 class FirstFrameOnly(Judge):
     def forward(self, frames_BTCHW: Tensor, condition_BTCHW: Tensor | None) -> Judgement:
         return super().forward(frames_BTCHW[:1].expand_as(frames_BTCHW), condition_BTCHW)
@@ -179,6 +194,16 @@ class Unconditional(Judge):
         if condition_BTCHW is not None:
             condition_BTCHW = torch.zeros_like(condition_BTCHW)
         return super().forward(frames_BTCHW, condition_BTCHW)
+
+
+class Restless(Judge):
+    """Starts from other weights each time, whatever the seed."""
+
+    def __init__(self, options: object | None = None, **shape: int) -> None:
+        super().__init__(options, **shape)
+        rng = torch.Generator()
+        rng.seed()
+        torch.nn.init.normal_(self.layer.weight, generator=rng)
 
 
 class Unaligned(Judge):
@@ -205,6 +230,8 @@ def with_options(options: type) -> type[Bright]:
         (Random, "repeats_itself", {}),
         (Swallows, "errors_pass_through", {}),
         (NeedsFrames, "empty_video_gives_nothing", {}),
+        (KeepsAll, "memory_stays_bounded", {}),
+        (Restless, "same_seed_same_judgement", {}),
         (FirstFrameOnly, "gradient_reaches_every_frame", {}),
         (Unconditional, "condition_matters", {}),
         (Unaligned, "real_and_fake_features_align", {}),
@@ -225,6 +252,38 @@ def test_an_expected_failure_is_shown_with_its_reason() -> None:
     assert marked.marks[0].kwargs == {"reason": "by clip", "strict": True}
 
 
+def test_expected_failures_of_the_class_count_too() -> None:
+    class Declared(PerClip):
+        expected_failures: ClassVar = {"chunk_sizes_do_not_matter": "by clip"}
+        checked: ClassVar = {"tolerance": 0.0}
+
+    found = {f.check: f for f in examine(Case.of(Declared)) if f.outcome != "passed"}
+    (finding,) = found.values()
+    assert (finding.check, finding.outcome) == ("chunk_sizes_do_not_matter", "expected")
+    assert finding.reason == "by clip" and finding.ok
+
+
+def test_an_expected_failure_that_passes_is_a_failure() -> None:
+    class Boasts(Bright):
+        expected_failures: ClassVar = {"repeats_itself": "so they say"}
+
+    found = {f.check: f for f in examine(Case.of(Boasts))}
+    assert found["repeats_itself"].outcome == "passed unexpectedly"
+    assert not found["repeats_itself"].ok
+
+
+def test_a_failed_check_says_why() -> None:
+    found = {f.check: f for f in examine(Case.of(Rounds, height=31))}
+    assert found["odd_sizes_are_fine"].outcome == "failed"
+    assert all(f.promise for f in found.values())
+    assert found["one_frame_is_enough"].ok
+
+
+def test_an_expected_failure_without_a_reason_is_refused() -> None:
+    with pytest.raises(PluginError, match="Bright gives no reason why repeats_itself"):
+        conformance(Bright, expected_failures={"repeats_itself": " "})
+
+
 def test_an_expected_failure_of_no_check_is_refused() -> None:
     with pytest.raises(UnknownName, match="did you mean 'repeats_itself'"):
         conformance(Bright, expected_failures={"repeat_itself": "typo"})
@@ -243,8 +302,9 @@ class Apart(Metric):
 
     def update(self, made: Film, real: Film | None) -> None:
         assert real is not None
-        ours, theirs = (torch.cat([c.frames for c in film.read()]) for film in (made, real))
-        self.found.append((ours.double() - theirs.double()).abs().mean(dim=(1, 2, 3)))
+        for ours, theirs in zip(made.read(), real.read(), strict=True):
+            apart = ours.frames.double() - theirs.frames.double()
+            self.found.append(apart.abs().mean(dim=(1, 2, 3)))
 
     def compute(self) -> Measurement:
         if not self.found:
@@ -272,6 +332,20 @@ class Forgetful(Apart):
         super().update(made, real)
 
 
+class Hoards(Apart):
+    def __init__(self, options: object | None = None) -> None:
+        super().__init__(options)
+        self.kept: list[Tensor] = []
+
+    def update(self, made: Film, real: Film | None) -> None:
+        def keeping() -> Iterator[Clip]:
+            for clip in made.read():
+                self.kept.append(clip.frames.half())
+                yield clip
+
+        super().update(replace(made, read=keeping), real)
+
+
 class NeverAtALoss(Apart):
     def compute(self) -> Measurement:
         return super().compute() if self.found else Measurement(value=0, count=0, protocol="")
@@ -284,6 +358,7 @@ class NeverAtALoss(Apart):
         (WrongWay, {"better_for_the_truth_than_for_a_distortion"}),
         (OnlyTheFirstClip, {"clips_of_films_do_not_matter"}),
         (Forgetful, {"films_add_up", "frames_are_counted_once"}),
+        (Hoards, {"memory_stays_bounded"}),
         (NeverAtALoss, {"nothing_seen_is_not_measurable"}),
     ],
 )

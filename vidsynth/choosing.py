@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from vidsynth import options, registry, retarget, video
 from vidsynth.conditioning import Conditioning
-from vidsynth.errors import NoSubjectFound
+from vidsynth.errors import IncompatibleStages, NoSubjectFound, PluginError
+from vidsynth.kinds import words_for
 from vidsynth.recipes import Recipe, load_recipe
 from vidsynth.report import Reporter
 from vidsynth.subject import PluginRef
@@ -16,6 +17,10 @@ from vidsynth.training import TrainOptions
 
 Settings = Mapping[str, Any] | Sequence[str]
 """Nested, or "generator.filters=48" strings."""
+
+Kinds = tuple[type[Conditioning], ...]
+Need = type[Conditioning] | Kinds
+"""A kind of signal, or several of which one is enough; `Conditioning` is any that can be drawn."""
 
 FACE_SHARE = 0.2
 """A face at least this share of the picture's height makes it a face video."""
@@ -55,6 +60,28 @@ def _check(recipe: Recipe) -> None:
     options.build(TrainOptions, recipe.training, where="training")
     extractor: Any = registry.load("extractor", recipe.extractor)
     retarget.check_options(extractor.produces, recipe.retarget)
+    _check_pair(recipe, extractor.produces, registry.load("generator", recipe.generator))
+
+
+def _check_pair(recipe: Recipe, kind: type[Conditioning], generator: Any) -> None:
+    """Whether the generator can be trained on what the extractor gives."""
+    if generator.pretrained:
+        raise IncompatibleStages(
+            f"the generator {recipe.generator!r} has weights of its own and is not trained; use it "
+            "in a pipeline (vidsynth run), or choose another generator"
+        )
+    if generator.takes(kind):
+        return
+    offers = [
+        f"{name!r} (of {package})"
+        for key, name, package in offering(tuple(generator.accepts))
+        if key == "extract"
+    ]
+    raise IncompatibleStages(
+        f"the generator {recipe.generator!r} cannot be conditioned on {kind.kind!r}, which the "
+        f"extractor {recipe.extractor!r} gives; it accepts: {words_for(generator.accepts)}; "
+        + (f"choose the extractor {' or '.join(offers)}" if offers else "no extractor gives that")
+    )
 
 
 def _suitable_recipe(target: Path) -> str:
@@ -98,3 +125,31 @@ def nested(settings: Settings) -> dict[str, Any]:
     if isinstance(settings, Mapping):
         return dict(settings)
     return options.parse_assignments(settings)
+
+
+def meets(carried: Kinds, need: Need) -> bool:
+    """Whether one of the kinds that are carried is what is needed."""
+    if isinstance(need, tuple):
+        return any(meets(carried, kind) for kind in need)
+    if need is Conditioning:
+        return any(kind.drawable for kind in carried)
+    return need in carried
+
+
+def offering(need: Need) -> list[tuple[Literal["extract", "stage"], str, str]]:
+    """Plugins that give what is needed: how to write them in a pipeline, name, package."""
+    found: list[tuple[Literal["extract", "stage"], str, str]] = []
+    keys: tuple[tuple[Literal["extract", "stage"], registry.Kind], ...] = (
+        ("extract", "extractor"),
+        ("stage", "stage"),
+    )
+    for key, part in keys:
+        for name in registry.names(part):
+            try:
+                plugin: Any = registry.load(part, name)
+            except PluginError:  # one that cannot be imported cannot help
+                continue
+            gives = (plugin.produces,) if key == "extract" else plugin.gives
+            if meets(gives, need):
+                found.append((key, name, registry.describe(part, name).distribution))
+    return found

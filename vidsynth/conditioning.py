@@ -37,6 +37,7 @@ class Conditioning(ABC):
     kind: ClassVar[str]
     """Short name, unique among kinds: it names the signal in files and messages."""
     per_frame: ClassVar[tuple[str, ...]]
+    drawable: ClassVar[bool] = True  # whether `draw` gives maps
 
     @property
     @abstractmethod
@@ -67,11 +68,11 @@ class Conditioning(ABC):
         return replace(parts[0], **joined)  # pyright: ignore
 
     def crop(self, box: tuple[int, int, int, int]) -> Self:
-        """The same information in the coordinates of the window `box` (x0, y0, x1, y1)."""
+        """The same in the coordinates of the window `box` (x0, y0, x1, y1). Subjects need it."""
         raise ValueError(f"{self.kind} cannot be cropped")
 
     def rescale(self, height: int, width: int) -> Self:
-        """The same information in the coordinates of the same picture at another size."""
+        """The same in the coordinates of the same picture at another size. Subjects need it."""
         raise ValueError(f"{self.kind} cannot be rescaled")
 
     def present(self) -> Tensor:
@@ -96,13 +97,12 @@ class Conditioning(ABC):
         return {"kind": self.kind, "frames": len(self), "size": list(self.size)}
 
     def features(self) -> Tensor:
-        """(T, F) float32: position-free description of each frame; Euclidean distance between two
-        rows says how unlike two poses (expressions) are. Used for nearest-frame look-ups."""
+        """(T, F) float32: position-free description of each frame; the Euclidean distance of two
+        rows says how unlike they are."""
         raise ValueError(f"{self.kind} offers no features")
 
     def steadied(self, pts: Tensor, rest_seconds: float) -> Self:
-        """With the trembling of a tracker smoothed away, causally: by a time constant at rest, by
-        less in motion. Optional: a kind that does not tremble stays as it is.
+        """With the trembling of a tracker smoothed away, causally, less in motion. Optional.
 
         Args:
             pts: (T,) seconds at which the frames are shown.
@@ -115,8 +115,7 @@ class Conditioning(ABC):
     ) -> Warp:
         """How to bring pictures of these frames to what `other` shows, frame by frame.
 
-        Optional: a kind that offers it can be rendered from the subject's own pixels (the
-        generator `exemplar`).
+        Optional: with it the subject's own pixels can be shown (the generator `exemplar`).
 
         Args:
             other: as many frames as this, of pictures of the same size.
@@ -463,6 +462,7 @@ class TextEmbedding(Conditioning):
     """A prompt, encoded: the same for every frame of a clip."""
 
     kind: ClassVar[str] = "text"
+    drawable: ClassVar[bool] = False
     per_frame: ClassVar[tuple[str, ...]] = ("pooled",)
 
     pooled: Tensor
@@ -484,6 +484,7 @@ class ClassLabel(Conditioning):
     """One class for a whole clip."""
 
     kind: ClassVar[str] = "class"
+    drawable: ClassVar[bool] = False
     per_frame: ClassVar[tuple[str, ...]] = ("index",)
 
     index: Tensor

@@ -137,6 +137,8 @@ def overlay(clip: Clip, conditioning: Conditioning, *, strength: float = 0.75) -
 
 def in_colours(maps: Tensor) -> Tensor:
     """Maps of any number of channels as (T, 3, H, W) uint8 colours."""
+    if maps.shape[1] == 1:  # one channel has no class to colour, only a brightness
+        return maps.expand(-1, 3, -1, -1)
     if maps.shape[1] in (3, 6):
         return maps[:, :3]
     hues = np.linspace(0, 180, maps.shape[1], endpoint=False, dtype=np.float32)

@@ -1,14 +1,14 @@
 """What plugin authors subclass. ABCs, so that a new optional method breaks no third party.
 
 A plugin is found through the entry-point groups `vidsynth.extractors`, `vidsynth.generators`,
-`vidsynth.discriminators`, `vidsynth.encoders` and `vidsynth.metrics`; the group name is the API
-version.
+`vidsynth.discriminators`, `vidsynth.encoders`, `vidsynth.metrics` and `vidsynth.stages`; the group
+name is the API version: within one, releases only add what has a default.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -34,6 +34,10 @@ class Plugin(ABC):
     """The publication this implements, or an empty string."""
     weights_licence: ClassVar[str] = "none needed"
     """Licence of pretrained weights, when the plugin uses any."""
+    checked: ClassVar[Mapping[str, Any]] = {}
+    """How the conformance kit checks it: fields of `vidsynth.testing.Case`, like small options."""
+    expected_failures: ClassVar[Mapping[str, str]] = {}
+    """Checks that its method cannot pass by nature, and why."""
 
     def __init__(self, options: object | None = None) -> None:
         super().__init__()
@@ -214,18 +218,28 @@ class Generator(Plugin):
     """Conditioning in, frames out."""
 
     accepts: ClassVar[tuple[type[Conditioning], ...]]
-    """Kinds it can be conditioned on; `Conditions.kinds` is a choice among them."""
+    """Kinds it can be conditioned on; `Conditions.kinds` is a choice among them. `Conditioning`
+    among them stands for every kind that can be drawn, those of other packages too."""
+
+    pretrained: ClassVar[bool] = False
+    """Whether it renders without the weights of a subject (see `PretrainedGenerator`)."""
 
     def __init__(self, options: object | None = None, *, conditions: Conditions) -> None:
         super().__init__(options)
         for kind in conditions.kinds:
-            if not issubclass(kind, self.accepts):
-                accepted = ", ".join(k.kind for k in self.accepts)
+            if not self.takes(kind):
                 raise IncompatibleStages(
                     f"{type(self).__name__} cannot be conditioned on {kind.kind!r}; "
-                    f"it accepts: {accepted}"
+                    f"it accepts: {words_for(self.accepts)}"
                 )
         self.conditions = conditions
+
+    @classmethod
+    def takes(cls, kind: type[Conditioning]) -> bool:
+        """Whether it can be conditioned on this kind."""
+        if Conditioning in cls.accepts and kind.drawable:
+            return True
+        return issubclass(kind, tuple(k for k in cls.accepts if k is not Conditioning))
 
     @abstractmethod
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:
@@ -259,6 +273,22 @@ class Generator(Plugin):
     @abstractmethod
     def objective(self, spec: VideoSpec) -> Objective:
         """A fresh training rule, on the CPU, for this generator at this size."""
+
+
+class PretrainedGenerator(Generator):
+    """A generator that brings its own weights: it renders at once, in a pipeline (`vidsynth run`),
+    and nothing of it is trained for a subject."""
+
+    pretrained = True
+
+    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
+        raise BadSubject(f"{type(self).__name__} has weights of its own and takes none")
+
+    def objective(self, spec: VideoSpec) -> Objective:
+        raise BadOption(
+            f"{type(self).__name__} has weights of its own and is not trained; use it in a "
+            "pipeline (vidsynth run), or choose another generator"
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -349,3 +379,38 @@ class Metric(Plugin):
 
         Raises NotMeasurable when there was nothing to measure, too few samples, or no subject.
         """
+
+
+class StagePlugin(Plugin):
+    """Anything between the stages that vidsynth has: chunks in, chunks out (see `vidsynth run`)."""
+
+    needs: ClassVar[tuple[type[Conditioning], ...]] = ()
+    """Signals that the chunks must carry; `Conditioning` for any one that can be drawn."""
+    gives: ClassVar[tuple[type[Conditioning], ...]] = ()
+    """Signals that it adds to them."""
+
+    @abstractmethod
+    def process(self, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+        """Consecutive chunks of one video. State lives in locals of this generator.
+
+        As many frames at the same times come out; pictures may have another size, the same for
+        all of a video. Chunks may be held back to look ahead, as long as their number is bounded.
+        """
+
+
+BASES: Mapping[str, type[Plugin]] = {
+    "extractor": Extractor,
+    "generator": Generator,
+    "discriminator": Discriminator,
+    "encoder": TextEncoder,
+    "metric": Metric,
+    "stage": StagePlugin,
+}
+"""What a plugin of each kind of the registry derives from."""
+
+
+def words_for(kinds: Collection[type[Conditioning]]) -> str:
+    """Kinds of conditioning for people: "pose, face, whatever can be drawn"."""
+    named = [kind.kind for kind in kinds if kind is not Conditioning]
+    rest = ["whatever can be drawn"] if Conditioning in kinds else []
+    return ", ".join(named + rest) or "nothing"

@@ -140,7 +140,7 @@ def retarget(
     """The source's motion as the target would do it.
 
     Args:
-        source: the whole source; kinds other than bodies, faces and labels pass unchanged.
+        source: the whole source; kinds other than bodies, faces and labels are only resized.
         target_summary: what `summarise` gave for the target's training sequence.
         options: BodyRetarget for a PoseSequence, FaceRetarget for a FaceSequence; or a mapping of
             some of its fields, checked here; None for the defaults.
@@ -152,7 +152,7 @@ def retarget(
     Raises:
         BadSubject: the summary is of another kind of conditioning, or incomplete.
         UnsupportedVideo: label maps of another shape, with other classes, or without instances
-            (or with them) where the target has them (or not).
+            (or with them) where the target has them (or not); maps of any kind of another shape.
         NoSubjectFound: the source shows nobody, or no part that the target shows too.
         UnknownName, BadOption: a mapping with an option that does not exist, or a bad value.
     """
@@ -166,7 +166,7 @@ def retarget(
             check_options(type(source), options)
         if isinstance(source, LabelMaps):
             return _fit_labels(source, target_summary)
-        return Retargeted(source, RangeReport(distance=torch.zeros(len(source)), reasons={}))
+        return _fit_size(source, target_summary)
     if not source.present().any():
         raise NoSubjectFound(
             f"the source's {source.kind} was seen in none of its {len(source)} frames; "
@@ -188,6 +188,15 @@ def retarget(
     unlike = {what: reasons.pop(what, torch.zeros_like(here)) | (distance > _UNLIKE)}
     reasons = {noun: frames & here for noun, frames in (unlike | reasons).items()}
     return Retargeted(moved, RangeReport(distance=distance * here, reasons=reasons))
+
+
+def _fit_size(source: Conditioning, target_summary: Mapping[str, Any]) -> Retargeted:
+    """Maps of another package's kind, at the target's size."""
+    size = tuple(target_summary["size"])
+    if source.size != size:
+        refuse_another_shape(source.size, size, f"the source's {source.kind} maps", "the subject")
+        source = source.rescale(*size)
+    return Retargeted(source, RangeReport(distance=torch.zeros(len(source)), reasons={}))
 
 
 def _fit_labels(source: LabelMaps, target_summary: Mapping[str, Any]) -> Retargeted:

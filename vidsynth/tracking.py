@@ -51,7 +51,7 @@ class Tracked:
                 f"{self.path}: {usable} of its {len(self.pts)} frames show more than background, "
                 f"and at least {at_least} are needed; use a longer or another sequence"
             )
-        thing = "face" if self.signal.kind == "face" else "person"
+        thing = {"face": "face", "pose": "person"}.get(self.signal.kind, "subject")
         if not usable and (person or 1) > 1:
             raise NoSubjectFound(
                 f"{self.path}: no {thing} number {person} was found in it; give a lower --person "
@@ -109,7 +109,7 @@ def track(
         kept.extend(chunk.with_clip(None) for chunk in chunks)
 
     reporter, notes = reporter or Reporter(), list(info.notes)
-    with reporter.step(f"tracking {path.name}", total=_wanted_frames(info, start, end)) as step:
+    with reporter.step(f"tracking {path.name}", total=wanted_frames(info, start, end)) as step:
         chunks = video.read_chunks(
             path, size=size, start=start, end=end, fps=fps, note=notes.append
         )
@@ -123,7 +123,7 @@ def track(
     return Tracked(path=path, signal=signal, pts=pts)
 
 
-def _wanted_frames(info: video.VideoInfo, start: float | None, end: float | None) -> int | None:
+def wanted_frames(info: video.VideoInfo, start: float | None, end: float | None) -> int | None:
     """How many frames lie between `start` and `end`, about."""
     if info.num_frames is None or not info.seconds:
         return info.num_frames

@@ -59,6 +59,7 @@ class FaceExtractor(Extractor):
     Options = FaceOptions
     produces: ClassVar = FaceSequence
     weights_licence = "Apache-2.0 (MediaPipe's own models)"
+    checked: ClassVar = {"world": "head", "height": 128, "width": 128}
 
     options: FaceOptions
 

@@ -46,6 +46,7 @@ class PoseExtractor(Extractor):
     Options = PoseOptions
     produces: ClassVar = PoseSequence
     weights_licence = "Apache-2.0 (MediaPipe's own models)"
+    checked: ClassVar = {"world": "puppet", "height": 160, "width": 160}
 
     options: PoseOptions
 

@@ -97,6 +97,10 @@ BENCHES = {
         "vidsynth.bench.steadiness:bench",
         "Flow-warp error and flicker, frame by frame and in sequence; what --steadiness does.",
     ),
+    "plugins": (
+        "vidsynth.bench.plugins:bench",
+        "Start-up with 30 plugins that nobody asked for; the plugin boundary in a render.",
+    ),
     "scale": (
         "vidsynth.bench.scale:bench",
         "What more pixels, frames, samples and processes cost.",

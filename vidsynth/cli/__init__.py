@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 
 import click
 
 from vidsynth import __version__
 from vidsynth.errors import Interrupted, UnknownName, VidsynthError
+from vidsynth.registry import ALLOWED
 
 # Command -> (where it is, what it does). The module is imported when the command is used.
 COMMANDS = {
     "transfer": ("vidsynth.cli.transfer:transfer", "Make the target move like the source."),
     "train": ("vidsynth.cli.train:train", "Learn a target's looks into a subject folder."),
     "render": ("vidsynth.cli.render:render", "Make a trained subject move like a source."),
+    "run": ("vidsynth.cli.run:run", "Put a video through a pipeline of your own."),
     "extract": ("vidsynth.cli.extract:extract", "Track the person or face in a video."),
     "eval": ("vidsynth.cli.eval:eval_", "Measure how good a made video is."),
     "import": ("vidsynth.cli.import_:import_", "Put published weights into a subject."),
-    "plugins": ("vidsynth.cli.plugins:plugins", "List and explain the installed plugins."),
+    "plugins": ("vidsynth.cli.plugins:plugins", "List, explain and check the installed plugins."),
+    "new": ("vidsynth.cli.new:new", "Begin a plugin of your own."),
     "recipes": ("vidsynth.cli.recipes:recipes", "List and print the recipes."),
     "bench": ("vidsynth.cli.bench:bench", "Measure speed and quality on this machine."),
     "doctor": ("vidsynth.cli.doctor:doctor", "Say what is installed, what is missing, and why."),
@@ -80,8 +84,20 @@ debug_option = click.option(
 )
 
 
+def _only_ours(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        os.environ[ALLOWED] = ""  # so that processes started from this one keep to it
+
+
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="vidsynth")
+@click.option(
+    "--no-third-party",
+    is_flag=True,
+    expose_value=False,
+    callback=_only_ours,
+    help="Run no plugins but vidsynth's own.",
+)
 @debug_option
 def main() -> None:
     """Video synthesis and reenactment: one command turns two videos into a finished one.

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import click
 
-from vidsynth import __version__, registry
-from vidsynth.errors import PluginError, VidsynthError
+from vidsynth import __version__
+from vidsynth.errors import VidsynthError
 
 
 @click.command()
@@ -114,15 +114,9 @@ def _there(what: str, there: bool) -> str:
 
 
 def _plugins() -> Iterator[str]:
-    for kind in registry.KINDS:
-        for name in registry.names(kind):
-            info = registry.describe(kind, name)
-            try:
-                registry.load(kind, name)
-            except PluginError as error:
-                yield f"! {error}"
-            else:
-                yield f"{info} works"
+    from vidsynth.cli.plugins import findings
+
+    yield from findings()
 
 
 def _weights() -> Iterator[str]:

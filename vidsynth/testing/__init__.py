@@ -1,8 +1,11 @@
 """For plugin authors: conformance checks, and small made-up videos and signals to test with."""
 
-from vidsynth.testing.conformance import Case, checks_of, conformance
+from vidsynth.testing.conformance import Case, Finding, checks_of, conformance, examine
 from vidsynth.testing.samples import (
+    ClipMaker,
+    SignalMaker,
     chunked,
+    filmed,
     moving_squares,
     nodding_face,
     sizes,
@@ -13,9 +16,14 @@ from vidsynth.testing.samples import (
 
 __all__ = [
     "Case",
+    "ClipMaker",
+    "Finding",
+    "SignalMaker",
     "checks_of",
     "chunked",
     "conformance",
+    "examine",
+    "filmed",
     "moving_squares",
     "nodding_face",
     "sizes",

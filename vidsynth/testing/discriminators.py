@@ -50,6 +50,13 @@ def judges_without_a_condition(case: Case) -> None:
     assert all(bool(logits.isfinite().all()) for logits in judge(frames, None).logits)
 
 
+def same_seed_same_judgement(case: Case) -> None:
+    """Built twice from one seed, it judges the same frames the same."""
+    (ours, frames, condition), (theirs, *_) = (_built(case) for _ in range(2))
+    for a, b in zip(ours(frames, condition).logits, theirs(frames, condition).logits, strict=True):
+        assert torch.equal(a, b), "the judgements of one seed differ"
+
+
 def odd_sizes_are_fine(case: Case) -> None:
     """Width and height need not be even, nor multiples of anything."""
     real_and_fake_features_align(replace(case, height=case.height | 1, width=(case.width + 2) | 1))
@@ -60,6 +67,7 @@ CHECKS: tuple[Check, ...] = (
     real_and_fake_features_align,
     condition_matters,
     judges_without_a_condition,
+    same_seed_same_judgement,
     odd_sizes_are_fine,
 )
 

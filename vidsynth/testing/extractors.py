@@ -6,13 +6,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import accumulate, zip_longest
 
-import pytest
-
 from vidsynth.clip import Clip
 from vidsynth.conditioning import Conditioning
 from vidsynth.errors import UnsupportedVideo, VidsynthError
 from vidsynth.kinds import Extractor
-from vidsynth.testing.conformance import Case, Check, assert_same_signal
+from vidsynth.testing.conformance import (
+    FILM,
+    PIECE,
+    Case,
+    Check,
+    Memory,
+    assert_same_signal,
+    raises,
+)
 from vidsynth.testing.samples import sizes, times
 
 
@@ -76,8 +82,23 @@ def errors_pass_through(case: Case) -> None:
         yield case.footage(2)
         raise UnsupportedVideo("the file breaks off")
 
-    with pytest.raises(VidsynthError, match="breaks off"):
+    with raises(VidsynthError, match="breaks off"):
         list(_built(case).extract(breaking()))
+
+
+def memory_stays_bounded(case: Case) -> None:
+    """A film twice as long takes no more memory: neither pictures nor signals are kept."""
+    memory, video = Memory(), case.footage(FILM)
+
+    def clips() -> Iterator[Clip]:
+        for start in range(0, FILM, PIECE):
+            memory.watch(start)
+            part = video[start : start + PIECE]
+            yield Clip(part.frames.clone(), part.pts)
+
+    for _ in _built(case).extract(clips()):
+        pass
+    memory.assert_bounded(video[:1].frames.nbytes)
 
 
 CHECKS: tuple[Check, ...] = (
@@ -90,6 +111,7 @@ CHECKS: tuple[Check, ...] = (
     odd_sizes_are_fine,
     variable_frame_rate_is_fine,
     errors_pass_through,
+    memory_stays_bounded,
 )
 
 

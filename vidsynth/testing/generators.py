@@ -10,7 +10,6 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 from torch import Tensor
 
@@ -22,8 +21,8 @@ from vidsynth.kinds import Conditions, Generator, Objective, Recalled, TrainBatc
 from vidsynth.plate import cut_out
 from vidsynth.processes import Processes
 from vidsynth.stream import Chunk
-from vidsynth.testing.conformance import Case, Check, assert_near
-from vidsynth.testing.samples import SIGNALS, chunked, sizes, times
+from vidsynth.testing.conformance import FILM, PIECE, Case, Check, Memory, assert_near, raises
+from vidsynth.testing.samples import chunked, sizes, times
 from vidsynth.training import Budget, Run, load_state, save_state, train_step
 
 # B batch, T frames, C channels, H, W pixels
@@ -94,24 +93,44 @@ def variable_frame_rate_is_kept(case: Case) -> None:
 
 def missing_signal_is_refused(case: Case) -> None:
     """A stream without the conditioning raises a VidsynthError that says so."""
-    with pytest.raises(VidsynthError):
+    with raises(VidsynthError):
         _Stage.of(case).run([], (2,), pts=times(2))
 
 
 def foreign_weights_are_refused(case: Case) -> None:
     """Weights of another network raise BadSubject."""
-    with pytest.raises(BadSubject):
+    with raises(BadSubject):
         _Stage.of(case).generator.load_weights({"of.another.network": torch.zeros(1)})
+
+
+def memory_stays_bounded(case: Case) -> None:
+    """A film twice as long takes no more memory: neither frames nor signals are kept."""
+    memory, stage = Memory(), _Stage.of(case)
+    signals = stage.signals(FILM)
+
+    def chunks() -> Iterator[Chunk]:
+        pieces = chunked(times(FILM), sizes(FILM, PIECE), signals=signals)
+        for done, chunk in enumerate(pieces):
+            memory.watch(done * PIECE)
+            yield chunk
+
+    rng = torch.Generator().manual_seed(0)
+    with torch.inference_mode():
+        for _ in stage.generator.generate(chunks(), stage.spec, rng=rng):
+            pass
+    memory.assert_bounded(3 * case.height * case.width)
 
 
 def training_brings_frames_nearer(case: Case) -> None:
     """Twenty steps on a small clip make its frames more like the truth."""
     stage = _Stage.of(case)
-    truth = case.footage(stage.objective.num_frames + 4).frames
+    assert stage.objective is not None
+    objective = stage.objective
+    truth = case.footage(objective.num_frames + 4).frames
     signals = stage.signals(len(truth))
 
     def error() -> float:
-        stage.generator.load_weights(stage.objective.generator.state_dict())
+        stage.generator.load_weights(objective.generator.state_dict())
         made = stage.frames(signals, (len(truth),))
         return float((made.float() - truth.float()).abs().mean())
 
@@ -125,6 +144,7 @@ def training_brings_frames_nearer(case: Case) -> None:
 def resume_is_exact(case: Case) -> None:
     """Saved, loaded into a new objective, the next step is bit-equal on the CPU."""
     stage, fresh = _Stage.of(case), _Stage.of(case, seed=1)
+    assert stage.objective is not None and fresh.objective is not None
     for step in range(2):
         stage.train(step)
     with tempfile.TemporaryDirectory() as folder:
@@ -149,10 +169,16 @@ CHECKS: tuple[Check, ...] = (
     odd_sizes_are_fine,
     variable_frame_rate_is_kept,
     missing_signal_is_refused,
+    memory_stays_bounded,
     foreign_weights_are_refused,
     training_brings_frames_nearer,
     resume_is_exact,
 )
+
+
+_TRAINING = (foreign_weights_are_refused, training_brings_frames_nearer, resume_is_exact)
+UNTRAINED = tuple(check for check in CHECKS if check not in _TRAINING)
+"""The checks of a generator that is not trained (`PretrainedGenerator`)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,15 +187,16 @@ class _Stage:
 
     case: Case
     generator: Generator
-    objective: Objective
+    objective: Objective | None
+    """None for one that is not trained."""
     spec: VideoSpec
 
     @staticmethod
     def of(case: Case, *, seed: int = 0) -> _Stage:
         plugin: Any = case.plugin
-        kinds = case.kinds or tuple(k for k in plugin.accepts if k in SIGNALS)[:1]
+        kinds = case.kinds or tuple(k for k in plugin.accepts if k in case.makers)[:1]
         assert kinds, f"the kit makes none of the kinds that {plugin.__name__} accepts"
-        channels = sum(SIGNALS[k](1, 16, 16).draw(16, 16).shape[1] for k in kinds)
+        channels = sum(case.makers[k](1, 16, 16).draw(16, 16).shape[1] for k in kinds)
         options = case.built_options()
         conditions = Conditions(
             kinds=kinds,
@@ -180,14 +207,16 @@ class _Stage:
         generator: Generator = plugin(options, conditions=conditions)
         spec = VideoSpec(height=case.height, width=case.width, fps=Fraction(25))
         torch.manual_seed(seed)
-        objective = generator.objective(spec)
-        generator.load_weights(objective.generator.state_dict())
+        objective = None if generator.pretrained else generator.objective(spec)
+        if objective is not None:
+            generator.load_weights(objective.generator.state_dict())
         return _Stage(case, generator, objective, spec)
 
     def signals(self, num_frames: int) -> list[Conditioning]:
         height, width = self.case.height, self.case.width
         made: list[Conditioning] = [
-            SIGNALS[kind](num_frames, height, width) for kind in self.generator.conditions.kinds
+            self.case.makers[kind](num_frames, height, width)
+            for kind in self.generator.conditions.kinds
         ]
         if self.case.background:
             plate = self.plate()
@@ -201,7 +230,8 @@ class _Stage:
     def gallery(self) -> Gallery:
         """Some moments of the footage that the signals go with."""
         clip = self.case.footage(10)[::3]
-        signal = SIGNALS[self.generator.conditions.kinds[0]](10, self.case.height, self.case.width)
+        make = self.case.makers[self.generator.conditions.kinds[0]]
+        signal = make(10, self.case.height, self.case.width)
         images = clip.frames
         if self.case.background:
             images = torch.cat([images, cut_out(images, self.plate(), None)], dim=1)
@@ -230,12 +260,14 @@ class _Stage:
 
     def train(self, step: int) -> None:
         """One step of the training loop, on two samples of footage that the signals go with."""
+        assert self.objective is not None
         self.objective.at_progress(step / STEPS)
         torch.manual_seed(step)
         train_step(self.objective, self._batch(step), Run(step=step), Processes())
 
     def _batch(self, step: int) -> TrainBatch:
-        num_frames = self.objective.num_frames
+        assert self.objective is not None
+        num_frames, num_recalled = self.objective.num_frames, self.objective.num_recalled
         footage = self.case.footage(num_frames + 4)
         size = (self.case.height, self.case.width)
         signals = self.signals(len(footage))
@@ -249,7 +281,7 @@ class _Stage:
             return torch.stack([x_TX[s : s + num_frames] for s in starts])
 
         def last(x_TX: Tensor) -> Tensor:
-            return samples(x_TX)[:, num_frames - self.objective.num_recalled :]
+            return samples(x_TX)[:, num_frames - num_recalled :]
 
         return TrainBatch(
             frames_BTCHW=samples(footage.as_float()),

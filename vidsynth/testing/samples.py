@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import cache
 from itertools import accumulate
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -13,8 +15,24 @@ from vidsynth.clip import Clip
 from vidsynth.conditioning import Conditioning, FaceSequence, LabelMaps, PoseSequence
 from vidsynth.facemesh import load_face_mesh
 from vidsynth.stream import Chunk
+from vidsynth.worlds import WORLDS
 
 # T frames, H, W pixels
+
+
+class ClipMaker(Protocol):
+    """Makes test footage; a video with the thing that an extractor tracks, for example."""
+
+    def __call__(
+        self, num_frames: int, height: int, width: int, *, pts: Tensor | None = None, seed: int = 0
+    ) -> Clip: ...
+
+
+class SignalMaker(Protocol):
+    """Makes conditioning up, as `moving_squares` makes pictures up."""
+
+    def __call__(self, num_frames: int, height: int, width: int) -> Conditioning: ...
+
 
 NUM_SQUARES = 3
 
@@ -64,6 +82,26 @@ def moving_squares(
             patch = frames[t, :, top : top + side, left : left + side]
             patch.copy_(colours[square, :, None, None].expand_as(patch))
     return Clip(frames, times(num_frames) if pts is None else pts)
+
+
+@cache
+def filmed(world: str) -> ClipMaker:
+    """Footage of a synthetic world: someone whom trackers know for what it is."""
+
+    @cache
+    def frames(num_frames: int, height: int, width: int, seed: int) -> Tensor:
+        film = WORLDS[world]
+        identity, motion = film.make_identity(seed), film.make_motion(seed, num_frames)
+        chunks = film.render(identity, motion, height=height, width=width)
+        return Clip.concat([chunk.clip for chunk in chunks if chunk.clip]).frames
+
+    def make(
+        num_frames: int, height: int, width: int, *, pts: Tensor | None = None, seed: int = 0
+    ) -> Clip:
+        made = frames(num_frames, height, width, seed)
+        return Clip(made, times(num_frames) if pts is None else pts)
+
+    return make
 
 
 def waving_person(num_frames: int, height: int, width: int) -> PoseSequence:
@@ -119,8 +157,12 @@ def sliding_labels(num_frames: int, height: int, width: int) -> LabelMaps:
     return LabelMaps(labels=labels, num_classes=2, instances=labels.int() + 1)
 
 
-SIGNALS = {PoseSequence: waving_person, FaceSequence: nodding_face, LabelMaps: sliding_labels}
-"""Kinds of conditioning that the kit can make: kind -> (num_frames, height, width) -> signal."""
+SIGNALS: dict[type[Conditioning], SignalMaker] = {
+    PoseSequence: waving_person,
+    FaceSequence: nodding_face,
+    LabelMaps: sliding_labels,
+}
+"""Kinds of conditioning that the kit can make."""
 
 
 def chunked(

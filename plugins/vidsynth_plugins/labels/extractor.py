@@ -69,6 +69,7 @@ class LabelExtractor(Extractor):
     Options = LabelOptions
     produces: ClassVar = LabelMaps
     weights_licence = "Apache-2.0 (MediaPipe's own model); a model of yours has its own"
+    checked: ClassVar = {"world": "puppet", "height": 160, "width": 160}
 
     options: LabelOptions
 

@@ -67,12 +67,14 @@ class MouthPSNR(PartPSNR):
     """Lips and a little around them."""
 
     extractor, part = "face", "mouth"
+    checked: ClassVar = {"height": 64, "width": 64}
 
 
 class EyesPSNR(PartPSNR):
     """Both eyes, lids to brows."""
 
     extractor, part = "face", "eyes"
+    checked: ClassVar = {"height": 64, "width": 64}
 
 
 class HeadPSNR(PartPSNR):

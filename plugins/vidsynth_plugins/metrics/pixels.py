@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -75,6 +76,7 @@ class MSSSIM(PairMetric):
     paper = "Wang et al. 2003, 'Multiscale Structural Similarity for Image Quality Assessment'"
     unit = ""
     higher_is_better = True
+    checked: ClassVar = {"height": 176, "width": 176}
     smallest = 176
     """Pixels: after four halvings an 11-pixel window must still fit."""
 

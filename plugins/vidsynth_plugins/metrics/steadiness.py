@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -85,6 +86,7 @@ class FlowWarp(FrameMetric):
     options: FlowWarpOptions
     paper = "Lai et al. 2018, 'Learning Blind Video Temporal Consistency'"
     weights_licence = "none needed; RAFT (BSD-3-Clause) for the flow when present"
+    checked: ClassVar = {"options": {"flow": "dis"}}
     unit = "e-3"
     higher_is_better = False
     against = "nothing"

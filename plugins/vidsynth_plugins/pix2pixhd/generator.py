@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from pathlib import Path
 from time import perf_counter
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,7 @@ from vidsynth.clip import Clip, VideoSpec
 from vidsynth.compiling import LongRun
 from vidsynth.conditioning import (
     BackgroundPlate,
+    Conditioning,
     Exemplars,
     FaceSequence,
     LabelMaps,
@@ -47,7 +48,8 @@ class Pix2PixHD(Generator):
         'Conditional GANs"'
     )
     weights_licence = "none needed; VGG19 (BSD-3-Clause) for the perceptual loss when present"
-    accepts = (PoseSequence, FaceSequence, LabelMaps)
+    checked: ClassVar = {"options": {"filters": 8, "downsamplings": 2, "blocks": 1, "d_filters": 8}}
+    accepts = (PoseSequence, FaceSequence, LabelMaps, Conditioning)
     options: Pix2PixHDOptions
 
     def __init__(self, options: object | None = None, *, conditions: Conditions) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -436,6 +437,7 @@ class MultiscalePatch(Discriminator):
         'Wang et al. 2018, "High-Resolution Image Synthesis and Semantic Manipulation with '
         'Conditional GANs"'
     )
+    checked: ClassVar = {"options": {"filters": 8}}
     options: MultiscalePatchOptions
 
     def __init__(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -37,6 +38,16 @@ class Vid2Vid(Generator):
         "none needed; VGG19 (BSD-3-Clause) for the perceptual loss and RAFT (BSD-3-Clause) for the "
         "flow when present"
     )
+    checked: ClassVar = {
+        "options": {
+            "filters": 8,
+            "downsamplings": 2,
+            "blocks": 1,
+            "d_filters": 8,
+            "reference_flow": "dis",
+            "longest": 3,
+        }
+    }
     accepts = (PoseSequence, FaceSequence, LabelMaps)
     options: Vid2VidOptions
 
