@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 ORDER = (
     "errors", "report", "options", "registry", "recipes", "files", "weights", "devices",
     "compiling", "processes", "clip", "raster", "facemesh", "drawing", "smoothing", "bodies",
-    "faces", "correspondence", "conditioning", "exemplars",
+    "faces", "correspondence", "conditioning", "classes", "exemplars",
     "regions", "stream", "kinds", "pixels", "sound", "encode", "pictures", "video", "blocks",
     "losses", "plate", "retarget_body", "retarget_face", "retarget", "steady", "stages", "subject",
     "importing", "tracking", "dataset", "given", "scores", "training", "choosing", "fitting",

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from vidsynth.classes import Noise
 from vidsynth.clip import Clip, VideoSpec
 from vidsynth.conditioning import Conditioning, Exemplars, TextEmbedding
 from vidsynth.errors import BadOption, BadSubject, IncompatibleStages
@@ -103,7 +104,8 @@ class TrainBatch:
     """Real frames, float32 in [-1, 1]."""
     maps_BTCHW: Tensor
     """Conditioning maps as `Conditioning.draw` gives them, float32 in [0, 1]; the kinds named in
-    `Generator.accepts`, concatenated along C in that order."""
+    `Generator.accepts`, concatenated along C in that order. Maps that are the same everywhere, as
+    those of a class are, may have H = W = 1."""
     background_CHW: Tensor | None = None
     """The still background plate, float32 in [-1, 1], when the subject has one."""
     weights_BT1HW: Tensor | None = None
@@ -246,6 +248,17 @@ class Generator(Plugin):
     def expect(self, num_frames: int) -> None:
         """Told, before `generate`, how many frames it will be asked for: long films repay
         preparations, like compiling, that short ones do not."""
+
+    def noise(
+        self, num_frames: int, *, rng: torch.Generator, truncation: float | None = None
+    ) -> Noise | None:
+        """What it would draw for a film of so many frames; where the stream carries it, that is
+        what `generate` starts from.
+
+        Optional: None from a generator that draws nothing, or nothing that could be mixed. With
+        `truncation`, numbers further from 0 than this are drawn again.
+        """
+        return None
 
     @abstractmethod
     def generate(
