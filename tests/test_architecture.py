@@ -17,10 +17,11 @@ ORDER = (
     "errors", "report", "options", "registry", "recipes", "files", "weights", "devices",
     "compiling", "processes", "clip", "raster", "facemesh", "drawing", "smoothing", "bodies",
     "faces", "correspondence", "conditioning", "classes", "exemplars",
-    "regions", "stream", "kinds", "pixels", "sound", "encode", "pictures", "video", "blocks",
+    "regions", "stream", "kinds", "pixels", "sound", "encode", "pictures", "video", "worlds",
+    "clips", "blocks",
     "losses", "plate", "retarget_body", "retarget_face", "retarget", "steady", "stages", "subject",
     "importing", "tracking", "dataset", "given", "scores", "training", "choosing", "fitting",
-    "jobs", "evaluation", "worlds",
+    "generation", "clipmodels", "jobs", "evaluation",
     "testing", "bench", "cli",
 )  # fmt: skip
 

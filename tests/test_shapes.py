@@ -66,7 +66,8 @@ def test_what_pulses_changes_its_area_as_told():
 
 
 @pytest.mark.parametrize(
-    ("shape", "area"), [("circle", np.pi), ("square", 4 * 0.85**2), ("triangle", 3 * 3**0.5 * 0.55**2)]
+    ("shape", "area"),
+    [("circle", np.pi), ("square", 4 * 0.85**2), ("triangle", 3 * 3**0.5 * 0.55**2)],
 )
 def test_shapes_have_the_areas_of_their_formulas(shape, area):
     looks, motion = centred(f"red-{shape}-right", 1)

@@ -23,12 +23,15 @@ from vidsynth import (
     video,
 )
 from vidsynth.choosing import Settings, choose_recipe, nested, resolved_plugins
+from vidsynth.clipmodels import fit_clips
+from vidsynth.clips import is_collection
 from vidsynth.conditioning import Conditioning
 from vidsynth.errors import BadOption, OutputExists
 from vidsynth.files import cache_folder, cache_key, check_free, writing
 from vidsynth.fitting import fit
 from vidsynth.given import as_given, in_colours, maps_as_source
 from vidsynth.kinds import Given
+from vidsynth.recipes import load_recipe
 from vidsynth.report import Reporter
 from vidsynth.steady import STEADINESS, rest_seconds
 from vidsynth.stream import Chunk, StageReport
@@ -181,10 +184,13 @@ def train(
 ) -> Subject:
     """Learn the person in `target` into the subject folder `output`; arguments as `transfer`.
 
+    Or learn to make clips: from a folder that has one folder of clips for each class, a .csv of
+    paths and classes, or "world:shapes"; with the recipe dvdgan, which is then the default.
+
     A folder that holds the same target with the same settings is gone on with.
 
     Args:
-        target: the video, or a folder of pictures.
+        target: the video, a folder of pictures, or many clips by class.
         output: the folder.
         labels: a label map of each frame, as a folder of pictures or a video; with the recipe
             street, which is then the default, the scene is learnt from them.
@@ -192,8 +198,23 @@ def train(
     """
     reporter = reporter or Reporter()
     target = Path(target)
-    video.probe(target)
     given = as_given(labels, instances)
+    if recipe is None and is_collection(target):
+        recipe = "dvdgan"
+        reporter.say(f"{target}: clips by class; using the {recipe} recipe")
+    if recipe is not None and load_recipe(recipe).clips is not None:
+        if given is not None or fps is not None or person is not None:
+            raise BadOption(
+                "--labels, --instances, --fps and --person are for a target's video; clips by "
+                "class take -s clips.fps=12"
+            )
+        chosen = choose_recipe(
+            recipe, preset, generator, size, None, settings, target, device, reporter
+        )
+        return fit_clips(
+            target, Path(output), chosen, budget, steps, device=device, seed=seed, reporter=reporter
+        )
+    video.probe(target)
     rate = _rate(fps, (target,), reporter)
     if given is not None and recipe is None:
         recipe = "street"
@@ -262,7 +283,7 @@ def render(
 
     # Track the source, and fit its motion to the target.
     rate = _rate(fps, (source,), reporter, default=Fraction(card.fps))
-    extractor = build_extractor(card.extractor)
+    extractor = subject.extractor()
     if extractor.reads_files:
         given = Given(source, None if instances is None else Path(instances))
         tracked = maps_as_source(

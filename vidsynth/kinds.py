@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -144,6 +144,27 @@ class Recalled:
     def each(self, change: Callable[[Tensor], Tensor]) -> Recalled:
         """With `change` applied to all three."""
         return Recalled(change(self.images), change(self.flow), change(self.valid))
+
+
+class Samples(Protocol):
+    """What batches are drawn from: a target's `Footage`, or `Clips`."""
+
+    def longest_run(self) -> int:
+        """Most consecutive frames that a sample can have."""
+        ...
+
+    def starts(self, num_frames: int) -> Tensor:
+        """A number for every sample of so many frames; drawn equally often.
+
+        Raises NoSubjectFound where there is none.
+        """
+        ...
+
+    def batch(
+        self, starts: Tensor, num_frames: int, device: torch.device, *, num_recalled: int = 0
+    ) -> TrainBatch:
+        """The samples of these numbers (B,), on the device."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,4 +1,4 @@
-"""DVD-GAN against the paper's arithmetic, closed forms and the mistakes of other implementations."""
+"""DVD-GAN against the paper's arithmetic, closed forms and other implementations' mistakes."""
 
 from __future__ import annotations
 
@@ -77,9 +77,7 @@ def frames_of(made: DVDGAN, sizes: tuple[int, ...], *signals: Any, seed: int = 0
     signals = signals or (ClassLabel.of("run", NAMES, count),)
     rng = torch.Generator().manual_seed(seed)
     with torch.inference_mode():
-        clips = list(
-            made.generate(chunked(times(count), sizes, signals=signals), SPEC, rng=rng)
-        )
+        clips = list(made.generate(chunked(times(count), sizes, signals=signals), SPEC, rng=rng))
     return torch.cat([c.frames for c in clips])
 
 
@@ -134,7 +132,7 @@ def test_scores_of_frames_are_added_up():
 
 
 def test_the_gru_is_its_closed_form():
-    """h = u h_before + (1 - u) relu(c), r applied to the state before the candidate is convolved."""
+    """h = u h_before + (1 - u) relu(c), with r on the state before the candidate is convolved."""
     torch.manual_seed(0)
     unit = ConvGRU(4).eval()
     seen, state = torch.randn(2, 3, 4, 5, 6), torch.randn(2, 4, 5, 6).relu()

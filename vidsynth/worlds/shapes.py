@@ -1,8 +1,8 @@
 """Moving shapes: one coloured shape that moves in one way, over a plain ground. Classes, captions.
 
 A class is a motion, a shape and a colour; within a class, place, pace, size, shade and ground
-differ. What leaves the picture on one side comes back on the other, so that every motion goes on for
-ever, and the picture is known at any size from closed formulas.
+differ. What leaves the picture on one side comes back on the other, so that every motion goes on
+for ever, and the picture is known at any size from closed formulas.
 """
 
 from __future__ import annotations
@@ -138,9 +138,7 @@ def make_motion(
     )
 
 
-def of_class(
-    name: str, seed: int, num_frames: int, fps: float = 25.0
-) -> tuple[Looks, Motion]:
+def of_class(name: str, seed: int, num_frames: int, fps: float = 25.0) -> tuple[Looks, Motion]:
     """A member of a class; other seeds, other members."""
     colour, shape, kind = name.split("-")
     return (

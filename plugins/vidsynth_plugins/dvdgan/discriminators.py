@@ -7,6 +7,8 @@ Projection Discriminator").
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -36,7 +38,7 @@ class SpatialDiscriminator(Discriminator):
         channels = [3, *widths(o.filters, o.levels)]
         blocks = [
             DownBlock(before, after, raw=index == 0, down=index < o.levels)
-            for index, (before, after) in enumerate(zip(channels, channels[1:], strict=False))
+            for index, (before, after) in enumerate(pairwise(channels))
         ]
         self.blocks = nn.ModuleList(blocks)
         self.score = Score(channels[-1], condition_channels, o.total)
@@ -79,7 +81,7 @@ class TemporalDiscriminator(Discriminator):
             DownBlock(
                 before, after, raw=index == 0, down=index < halvings, volume=index < o.volumes
             )
-            for index, (before, after) in enumerate(zip(channels, channels[1:], strict=False))
+            for index, (before, after) in enumerate(pairwise(channels))
         ]
         self.blocks = nn.ModuleList(blocks)
         self.score = Score(channels[-1], condition_channels, o.total)

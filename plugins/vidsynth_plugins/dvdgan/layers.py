@@ -17,7 +17,8 @@ Statistics = Literal["step", "clip"]
 Layer = TypeVar("Layer", nn.Linear, nn.Conv2d, nn.Conv3d)
 
 SETTLING = 20
-"""Power iterations that averaged weights get: their vectors were averaged, which no norm survives."""
+"""Power iterations that averaged weights get: their vectors were averaged too, and are no unit
+vectors any more."""
 
 MOMENTUM = 0.1
 """Of the averages of batch statistics that sampling uses."""

@@ -43,15 +43,13 @@ class VideoGenerator(nn.Module):
     """Noise and class to clips of any length.
 
     An affine map of both makes a coarse grid, the same at every time step. Each stage is a ConvGRU
-    over time and two residual blocks frame by frame, the second of which doubles the resolution,
-    but for the first stage's.
+    over time and residual blocks frame by frame, the last of which doubles the resolution, but for
+    the first stage's.
     """
 
     frame_size: Tensor
 
-    def __init__(
-        self, options: DVDGANOptions, *, classes: int, height: int, width: int
-    ) -> None:
+    def __init__(self, options: DVDGANOptions, *, classes: int, height: int, width: int) -> None:
         super().__init__()
         self.options = options
         levels = options.levels or levels_for(height, width)
@@ -108,7 +106,7 @@ class VideoGenerator(nn.Module):
 
 
 class Stage(nn.Module):
-    """A ConvGRU over time, then two residual blocks."""
+    """A ConvGRU over time, then residual blocks, the last of which enlarges."""
 
     def __init__(
         self,
@@ -123,8 +121,11 @@ class Stage(nn.Module):
         super().__init__()
         steps, of = options.num_frames, options.statistics
         self.memory = ConvGRU(before) if recurrent else None
-        self.first = UpBlock(before, before, condition, scale=1, steps=steps, of=of)
-        self.second = UpBlock(before, after, condition, scale=scale, steps=steps, of=of)
+        plan = [(before, 1)] * (options.blocks - 1) + [(after, scale)]
+        self.blocks = nn.ModuleList(
+            UpBlock(before, width, condition, scale=larger, steps=steps, of=of)
+            for width, larger in plan
+        )
 
     def forward(
         self,
@@ -138,8 +139,9 @@ class Stage(nn.Module):
             hidden_BTCHW, state_BCHW = self.memory(hidden_BTCHW, num_frames, state_BCHW)
         elif hidden_BTCHW.shape[1] < num_frames:
             hidden_BTCHW = hidden_BTCHW.expand(-1, num_frames, -1, -1, -1)
-        hidden_BTCHW = self.first(hidden_BTCHW, condition_BTD, made)
-        return self.second(hidden_BTCHW, condition_BTD, made), state_BCHW
+        for block in self.blocks:
+            hidden_BTCHW = block(hidden_BTCHW, condition_BTD, made)
+        return hidden_BTCHW, state_BCHW
 
 
 def _remembers(options: DVDGANOptions, index: int) -> bool:

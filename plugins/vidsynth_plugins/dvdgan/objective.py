@@ -28,9 +28,7 @@ class DVDGANObjective(Objective):
     network is run once a step, so that its weights' norms are followed by one iteration a step.
     """
 
-    def __init__(
-        self, options: DVDGANOptions, network: VideoGenerator, *, classes: int
-    ) -> None:
+    def __init__(self, options: DVDGANOptions, network: VideoGenerator, *, classes: int) -> None:
         self.options = options
         self.network = network
         height, width = network.frame_size.tolist()

@@ -22,6 +22,7 @@ class DVDGANOptions:
         filters: channels at full resolution; they double per halving, up to 8 times as many.
         levels: doublings from the coarsest grid to the frame; 0 chooses them so that the grid's
             shorter side is 4 to 7 places.
+        blocks: residual blocks of each stage; 2 as published.
         recurrence: a ConvGRU at "each" resolution below the frame's, as in the second version of
             the paper, or only at the "first", the coarsest, as in the first; "none" has no memory.
         noise: numbers of noise.
@@ -49,6 +50,7 @@ class DVDGANOptions:
     num_frames: int = 12
     filters: int = 16
     levels: int = 0
+    blocks: int = 2
     recurrence: Recurrence = "each"
     noise: int = 32
     noise_per: NoisePer = "clip"
@@ -67,7 +69,8 @@ class DVDGANOptions:
     decay_from: float = 0.7
 
     def __post_init__(self) -> None:
-        for name in ("num_frames", "filters", "noise", "embedding", "d_filters", "d_frames"):
+        counts = ("num_frames", "filters", "blocks", "noise", "embedding", "d_filters", "d_frames")
+        for name in counts:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
         if self.levels < 0 or self.d_steps < 1:
