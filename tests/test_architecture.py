@@ -18,7 +18,7 @@ ORDER = (
     "compiling", "processes", "clip", "raster", "facemesh", "drawing", "smoothing", "bodies",
     "faces", "correspondence", "conditioning", "classes", "exemplars",
     "regions", "stream", "kinds", "pixels", "sound", "encode", "pictures", "video", "worlds",
-    "clips", "blocks",
+    "clips", "distances", "blocks",
     "losses", "plate", "retarget_body", "retarget_face", "retarget", "steady", "stages", "subject",
     "importing", "tracking", "dataset", "given", "scores", "training", "choosing", "fitting",
     "generation", "clipmodels", "jobs", "evaluation",

@@ -38,6 +38,7 @@ def filmed(world: str) -> ClipMaker:
 
 SMALL = {"filters": 8, "downsamplings": 2, "blocks": 1, "d_filters": 8}
 STEADY = {**SMALL, "reference_flow": "dis", "longest": 3}
+CLIPS = {"num_frames": 4, "filters": 4, "d_filters": 4, "d_frames": 2, "blocks": 1, "d_steps": 1}
 # Plugin -> variant -> conditions of the checks: small networks, and footage it can work on.
 SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
     "pose": {"puppet": {"clip": filmed("puppet"), "height": 160, "width": 160}},
@@ -99,6 +100,22 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
         },
     },
     "video_patch": {"small": {"options": {"filters": 8}}},
+    "dvdgan": {
+        "small": {"options": {**CLIPS, "learning_rate": 3e-3}},
+        "first": {
+            "options": {
+                **CLIPS,
+                "recurrence": "first",
+                "noise_per": "frame",
+                "statistics": "clip",
+                "d_steps": 2,
+                "augment": ["colour", "translation", "cutout"],
+                "learning_rate": 3e-3,
+            }
+        },
+    },
+    "dvd_spatial": {"small": {"options": {"filters": 4}}},
+    "dvd_temporal": {"small": {"options": {"filters": 4}}},
     "flow_warp": {"dis": {"options": {"flow": "dis"}}},
     "ms_ssim": {"large": {"height": 176, "width": 176}},
     **{f"{part}_psnr": {"large": {"height": 64, "width": 64}} for part in ("mouth", "eyes")},
@@ -146,6 +163,7 @@ def test_in_tree_plugins_are_installed() -> None:
         ("extractor", "labels"),
         ("generator", "pix2pixhd"),
         ("generator", "vid2vid"),
+        ("generator", "dvdgan"),
         ("discriminator", "multiscale_patch"),
         ("discriminator", "video_patch"),
         ("metric", "psnr"),
