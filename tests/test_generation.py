@@ -1,4 +1,4 @@
-"""Models of clips end to end: trained from a folder, asked for classes, refused where they must be."""
+"""Models of clips end to end: trained, asked for classes, refused where they must be."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from vidsynth import generate, jobs, video
 from vidsynth.classes import ClassLabel, Noise, normal
 from vidsynth.cli import main
-from vidsynth.clipmodels import differences, diversity
+from vidsynth.clipmodels import differences, diversity, has_collapsed
 from vidsynth.errors import BadOption, BadSubject, OutputExists, UnknownName
 from vidsynth.generation import contact_sheet
 from vidsynth.report import Reporter
@@ -223,6 +223,20 @@ def test_variety_is_that_of_real_clips_where_clips_are_real_and_none_where_all_a
     same = [r[:1].expand(6, -1, -1, -1, -1) for r in real]
     assert diversity(same, real) == 0
     assert diversity(same, [r[:1] for r in real]) == 1  # one real clip: nothing to compare with
+
+
+@pytest.mark.parametrize(
+    ("now", "before", "expected"),
+    [
+        (0.02, [], False),  # it has only begun
+        (0.02, [0.01, 0.05], False),
+        (0.5, [0.6, 0.7], False),
+        (0.1, [0.02, 0.6], True),
+        (0.05, [0.01, 0.02, 0.02, 0.04], True),
+    ],
+)
+def test_collapse_is_variety_lost_or_too_long_in_coming(now, before, expected):
+    assert has_collapsed(now, before) == expected
 
 
 def test_differences_are_of_every_pair():

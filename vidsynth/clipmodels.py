@@ -37,7 +37,10 @@ from vidsynth.training import Run, TrainOptions, train
 
 SCORED_CLASSES, SCORED_CLIPS = 8, 6
 COLLAPSED = 0.3
-"""Clips of a class that differ less than so many times as much as real ones have collapsed."""
+"""Clips of a class that differ less than so many times as much as real ones have collapsed, if they
+differed more before, or ..."""
+PATIENCE = 4
+"""... if they have not come so far by this many judgements, which is after 16 minutes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,7 +204,7 @@ def _scorer(
         made = [torch.stack([clip_of(n, seed) for seed in range(SCORED_CLIPS)]) for n in chosen]
         write_picture(folder / "preview.png", contact_sheet([c for of in made for c in of[:2]]))
         found = Variety(diversity=diversity(made, real))
-        if found.diversity < COLLAPSED:
+        if has_collapsed(found.diversity, [row["diversity"] for row in run.scores]):
             reporter.warn(
                 f"at step {run.step} the clips of a class look alike ({found}): if that stays so, "
                 "start anew with a lower generator.learning_rate, or with more clips"
@@ -209,6 +212,11 @@ def _scorer(
         return found
 
     return judge
+
+
+def has_collapsed(now: float, before: Sequence[float]) -> bool:
+    """Whether the variety within a class is lost, or too long in coming."""
+    return now < COLLAPSED and (max(before, default=0.0) >= COLLAPSED or len(before) >= PATIENCE)
 
 
 def diversity(made: Sequence[Tensor], real: Sequence[Tensor]) -> float:
