@@ -17,7 +17,7 @@ SUBJECT = Subject(names=NAMES, size=24, num_frames=8, fps=12.0)
 
 @pytest.fixture(scope="module")
 def jury() -> Jury:
-    network = train_judge(SUBJECT, steps=120, per_class=48, device=CPU)
+    network = train_judge(SUBJECT, steps=60, per_class=48, device=CPU)
     return Jury(network, SUBJECT, per_class=24)
 
 

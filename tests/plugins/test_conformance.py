@@ -108,8 +108,6 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
                 "recurrence": "first",
                 "noise_per": "frame",
                 "statistics": "clip",
-                "d_steps": 2,
-                "augment": ["colour", "translation", "cutout"],
                 "learning_rate": 3e-3,
             }
         },

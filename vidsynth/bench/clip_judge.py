@@ -40,7 +40,7 @@ class Subject:
 
 
 class ClipNet(nn.Module):
-    """Convolutions over time and place, a mean over both, a linear layer."""
+    """Convolutions over time and place, the strongest place of each moment, a linear layer."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class ClipNet(nn.Module):
 
     def features(self, clips_BTCHW: Tensor) -> Tensor:
         """(B, FEATURES) of clips in [-1, 1]."""
-        return self.body(clips_BTCHW.transpose(1, 2)).mean(dim=(2, 3, 4))
+        return self.body(clips_BTCHW.transpose(1, 2)).amax(dim=(3, 4)).mean(dim=2)
 
     def forward(self, clips_BTCHW: Tensor) -> Tensor:
         return self.head(self.features(clips_BTCHW))

@@ -63,7 +63,7 @@ class Settings:
     classes: tuple[str, ...] = shapes.class_names(("right", "down"), ("circle",), ("red", "blue"))
     model: Path | None = None
     """A model that is trained already, instead of training any."""
-    judge_steps: int = 300
+    judge_steps: int = 150
     judge_clips: int = 96
     """Of each class, that the judge learns from."""
     judged_clips: int = 32

@@ -109,7 +109,7 @@ class DVDGAN(Generator):
         if len(values) != len(chunk):  # drawn once, for an earlier chunk
             values = values[:1].expand(len(chunk), -1)
         shares = chunk.require(ClassLabel).shares
-        frames, memory = self._network(
+        frames, after = self._network(
             values[None].to(device), shares[None].to(device), len(chunk), memory
         )
-        return frames[0], memory
+        return frames[0], after

@@ -14,7 +14,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 # B batch, T frames, C channels, H, W pixels, D numbers of the condition; X = B * T
 
 Statistics = Literal["step", "clip"]
-Layer = TypeVar("Layer", nn.Linear, nn.Conv2d, nn.Conv3d)
+Layer = TypeVar("Layer", bound=nn.Linear | nn.Conv2d | nn.Conv3d)
 
 SETTLING = 20
 """Power iterations that averaged weights get: their vectors were averaged too, and are no unit
@@ -34,7 +34,8 @@ def normed(layer: Layer) -> Layer:
     nn.init.orthogonal_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
-    return spectral_norm(layer)
+    spectral_norm(layer)  # in place
+    return layer
 
 
 def once_a_pass() -> AbstractContextManager[None]:
