@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from fractions import Fraction
 from pathlib import Path
 
 import cv2
@@ -14,12 +15,15 @@ from click.testing import CliRunner
 from vidsynth import generate, jobs, video
 from vidsynth.classes import ClassLabel, Noise, normal
 from vidsynth.cli import main
+from vidsynth.clip import Clip
 from vidsynth.clipmodels import differences, diversity, has_collapsed
 from vidsynth.errors import BadOption, BadSubject, OutputExists, UnknownName
 from vidsynth.generation import contact_sheet
 from vidsynth.report import Reporter
 from vidsynth.stages import clips_of
+from vidsynth.stream import Chunk
 from vidsynth.subject import Subject, load_subject
+from vidsynth.worlds import shapes
 
 # T frames
 
@@ -153,8 +157,8 @@ def test_truncated_noise_is_the_normal_between_its_bounds():
 def test_a_sheet_shows_every_class_or_seeds_of_one(model, tmp_path):
     generate(model, sheet=tmp_path / "classes.png", frames=8)
     generate(model, sheet=tmp_path / "seeds.png", class_name=CLASSES[0], frames=2)
-    shapes = [cv2.imread(str(tmp_path / f"{n}.png")).shape for n in ("classes", "seeds")]
-    assert shapes == [(3 * 64, 8 * 64, 3), (8 * 64, 2 * 64, 3)]
+    sizes = [cv2.imread(str(tmp_path / f"{n}.png")).shape for n in ("classes", "seeds")]
+    assert sizes == [(3 * 64, 8 * 64, 3), (8 * 64, 2 * 64, 3)]
 
 
 def test_a_contact_sheet_has_the_first_and_the_last_moment():
@@ -201,6 +205,31 @@ def test_no_video_drives_a_model_of_clips(model, tmp_path):
 def test_options_of_a_targets_video_are_refused(tmp_path):
     with pytest.raises(BadOption, match=r"clips\.fps"):
         jobs.train("world:shapes", tmp_path / "m", recipe="dvdgan", fps=25.0)
+
+
+def test_one_clip_of_one_class_is_learnt_and_needs_no_name(tmp_path, monkeypatch):
+    """And a folder of clips asks for the recipe by itself."""
+    monkeypatch.setenv("VIDSYNTH_CACHE", str(tmp_path / "cache"))
+    frames = shapes.film("red-circle-up", 1, 6, 12.0, 32)
+    pts = torch.arange(6, dtype=torch.float64) / 12
+    (tmp_path / "clips" / "up").mkdir(parents=True)
+    video.write_video(
+        tmp_path / "clips" / "up" / "a.mp4", [Chunk(pts, Clip(frames, pts))], fps=Fraction(12)
+    )
+    heard = Heard()
+    small = [s for s in SMALL if not s.startswith("clips")]
+    jobs.train(
+        tmp_path / "clips",
+        tmp_path / "m",
+        size=16,
+        steps=1,
+        device="cpu",
+        settings=small,
+        reporter=heard,
+    )
+    assert "there is one clip only: it will be learnt by heart" in heard.said
+    generate(tmp_path / "m", tmp_path / "out.mp4", frames=2)
+    assert len(frames_of(tmp_path / "out.mp4")) == 2
 
 
 def test_classes_are_listed_on_the_command_line(model):

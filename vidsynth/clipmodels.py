@@ -13,13 +13,13 @@ from torch import Tensor
 from vidsynth import devices, options
 from vidsynth.choosing import resolved_generator
 from vidsynth.classes import ClassLabel
-from vidsynth.clips import ClipOptions, Clips, prepare_clips
+from vidsynth.clips import ClipOptions, Clips, is_collection, prepare_clips
 from vidsynth.errors import BadSubject
 from vidsynth.fitting import limit_of, opened, refuse_another, refuse_another_size
 from vidsynth.generation import contact_sheet, make_clip
 from vidsynth.kinds import Conditions, Generator
 from vidsynth.processes import Processes
-from vidsynth.recipes import Recipe
+from vidsynth.recipes import Recipe, load_recipe
 from vidsynth.report import Reporter
 from vidsynth.subject import (
     TRAINING,
@@ -60,6 +60,13 @@ class Variety:
 
 
 # Training
+
+
+def learns_from_clips(recipe: str | None, source: Path) -> bool:
+    """Whether that recipe does; without one, whether that is what the source asks for."""
+    if recipe is None:
+        return is_collection(source)
+    return load_recipe(recipe).clips is not None
 
 
 def fit_clips(

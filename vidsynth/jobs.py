@@ -23,15 +23,13 @@ from vidsynth import (
     video,
 )
 from vidsynth.choosing import Settings, choose_recipe, nested, resolved_plugins
-from vidsynth.clipmodels import fit_clips
-from vidsynth.clips import is_collection
+from vidsynth.clipmodels import fit_clips, learns_from_clips
 from vidsynth.conditioning import Conditioning
 from vidsynth.errors import BadOption, OutputExists
 from vidsynth.files import cache_folder, cache_key, check_free, writing
 from vidsynth.fitting import fit
 from vidsynth.given import as_given, in_colours, maps_as_source
 from vidsynth.kinds import Given
-from vidsynth.recipes import load_recipe
 from vidsynth.report import Reporter
 from vidsynth.steady import STEADINESS, rest_seconds
 from vidsynth.stream import Chunk, StageReport
@@ -199,28 +197,24 @@ def train(
     reporter = reporter or Reporter()
     target = Path(target)
     given = as_given(labels, instances)
-    if recipe is None and is_collection(target):
-        recipe = "dvdgan"
-        reporter.say(f"{target}: clips by class; using the {recipe} recipe")
-    if recipe is not None and load_recipe(recipe).clips is not None:
-        if given is not None or fps is not None or person is not None:
-            raise BadOption(
-                "--labels, --instances, --fps and --person are for a target's video; clips by "
-                "class take -s clips.fps=12"
-            )
-        chosen = choose_recipe(
-            recipe, preset, generator, size, None, settings, target, device, reporter
+    by_class = learns_from_clips(recipe, target)
+    if by_class and (given or fps or person):
+        raise BadOption(
+            "--labels, --instances, --fps and --person are for a target's video; clips by class "
+            "take -s clips.fps=12"
         )
-        return fit_clips(
-            target, Path(output), chosen, budget, steps, device=device, seed=seed, reporter=reporter
-        )
-    video.probe(target)
-    rate = _rate(fps, (target,), reporter)
-    if given is not None and recipe is None:
-        recipe = "street"
+    if recipe is None and (by_class or given is not None):
+        recipe = "dvdgan" if by_class else "street"
+    if not by_class:
+        video.probe(target)
+    rate = _rate(fps, () if by_class else (target,), reporter)
     chosen = choose_recipe(
         recipe, preset, generator, size, person, settings, target, device, reporter
     )
+    if by_class:
+        return fit_clips(
+            target, Path(output), chosen, budget, steps, device=device, seed=seed, reporter=reporter
+        )
     return fit(
         target,
         Path(output),
