@@ -16,11 +16,12 @@ ROOT = Path(__file__).parents[1]
 ORDER = (
     "errors", "report", "options", "registry", "recipes", "files", "scaffold", "weights", "devices",
     "compiling", "processes", "clip", "raster", "facemesh", "drawing", "smoothing", "bodies",
-    "faces", "correspondence", "conditioning", "exemplars",
-    "regions", "stream", "kinds", "pixels", "sound", "encode", "pictures", "video", "blocks",
+    "faces", "correspondence", "conditioning", "classes", "exemplars",
+    "regions", "stream", "kinds", "pixels", "sound", "encode", "pictures", "video", "worlds",
+    "clips", "distances", "blocks",
     "losses", "plate", "retarget_body", "retarget_face", "retarget", "steady", "stages", "subject",
     "outputs", "importing", "tracking", "dataset", "given", "scores", "training", "choosing",
-    "fitting", "jobs", "pipeline", "evaluation", "worlds",
+    "fitting", "generation", "clipmodels", "jobs", "pipeline", "evaluation",
     "testing", "bench", "cli",
 )  # fmt: skip
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from vidsynth.classes import ClassLabel, Noise
 from vidsynth.conditioning import (
     VOID,
     BackgroundPlate,
-    ClassLabel,
     Conditioning,
     FaceSequence,
     LabelMaps,
@@ -50,7 +50,8 @@ KINDS: dict[str, Conditioning] = {
         image=torch.arange(36, dtype=torch.uint8).reshape(3, 3, 4), frame_index=torch.arange(T)
     ),
     "text": TextEmbedding(pooled=torch.rand(T, 4), tokens=torch.rand(2, 4), prompt="a walk"),
-    "class": ClassLabel(index=torch.ones(T, dtype=torch.long), names=("walk", "run")),
+    "class": ClassLabel.of("run", ("walk", "run"), T),
+    "noise": Noise(values=torch.rand(T, 6)),
 }
 every_kind = pytest.mark.parametrize("signal", KINDS.values(), ids=KINDS.keys())
 
@@ -154,7 +155,7 @@ def test_the_summary_of_labels_tells_what_was_shown() -> None:
     assert (summary["num_classes"], summary["classes"], summary["instances"]) == (2, [0, 1], True)
 
 
-@pytest.mark.parametrize("name", ["text", "class"])
+@pytest.mark.parametrize("name", ["text", "noise"])
 def test_what_has_no_picture_says_so(name: str) -> None:
     with pytest.raises(ValueError, match="no picture"):
         KINDS[name].draw(8, 8)

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from vidsynth import registry
+from vidsynth.classes import ClassLabel
+from vidsynth.clips import ClipOptions
 from vidsynth.errors import BadOption, UnknownName
 from vidsynth.options import build, to_toml
 from vidsynth.recipes import Recipe, load_recipe, recipe_names
@@ -33,11 +35,17 @@ def test_the_main_jobs_have_recipes() -> None:
 def test_every_recipe_fits_its_plugins(name: str) -> None:
     recipe = load_recipe(name)
     assert recipe.summary.endswith(".")
-    extractor: Any = registry.load("extractor", recipe.extractor)
     generator: Any = registry.load("generator", recipe.generator)
+    for preset in ("standard", *recipe.presets):
+        chosen = recipe.at_preset(preset)
+        build(generator.Options, chosen.generator_options, where="generator")
+        build(TrainOptions, chosen.training, where="training")
+    if recipe.clips is not None:
+        build(ClipOptions, recipe.clips, where="clips")
+        assert issubclass(ClassLabel, generator.accepts)
+        return
+    extractor: Any = registry.load("extractor", recipe.extractor)
     build(extractor.Options, recipe.extractor_options, where="extractor")
-    build(generator.Options, recipe.generator_options, where="generator")
-    build(TrainOptions, recipe.training, where="training")
     assert issubclass(extractor.produces, generator.accepts)
 
 
@@ -45,6 +53,18 @@ def test_a_recipe_survives_its_file(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text(to_toml(RECIPE.to_dict()))
     assert load_recipe(file) == RECIPE
+
+
+def test_a_recipe_of_clips_survives_its_file_and_has_no_extractor(tmp_path: Path) -> None:
+    recipe = replace(RECIPE, extractor="", clips={"fps": 8.0})
+    file = tmp_path / "mine.toml"
+    file.write_text(to_toml(recipe.to_dict()))
+    assert "extractor" not in recipe.to_dict() and load_recipe(file) == recipe
+
+
+def test_a_recipe_learns_from_clips_or_from_a_target_but_not_from_both() -> None:
+    with pytest.raises(BadOption, match=r"has \[clips\] and \[extractor\]"):
+        RECIPE.with_overrides({"clips": {"fps": 8.0}})
 
 
 def test_overrides_change_what_they_name_and_no_more() -> None:

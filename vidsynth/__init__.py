@@ -20,6 +20,7 @@ _PUBLIC = {
     "VidsynthError": "vidsynth.errors",
     "evaluate": "vidsynth.evaluation",
     "extract": "vidsynth.jobs",
+    "generate": "vidsynth.generation",
     "load_subject": "vidsynth.subject",
     "read_chunks": "vidsynth.video",
     "render": "vidsynth.jobs",
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from vidsynth.conditioning import FaceSequence, LabelMaps, PoseSequence
     from vidsynth.errors import VidsynthError
     from vidsynth.evaluation import evaluate
+    from vidsynth.generation import generate
     from vidsynth.jobs import extract, render, train, transfer
     from vidsynth.stream import Chunk, run
     from vidsynth.subject import Subject, load_subject

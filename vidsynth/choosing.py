@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vidsynth import options, registry, retarget, video
+from vidsynth.clips import ClipOptions
 from vidsynth.conditioning import Conditioning
-from vidsynth.errors import IncompatibleStages, NoSubjectFound, PluginError
+from vidsynth.errors import BadOption, IncompatibleStages, NoSubjectFound, PluginError
 from vidsynth.kinds import words_for
 from vidsynth.recipes import Recipe, load_recipe
 from vidsynth.report import Reporter
@@ -56,8 +57,12 @@ def choose_recipe(
 
 def _check(recipe: Recipe) -> None:
     """Whether every option exists and can be used: found out before any work."""
-    resolved_plugins(recipe)
     options.build(TrainOptions, recipe.training, where="training")
+    if recipe.clips is not None:
+        resolved_generator(recipe)
+        options.build(ClipOptions, recipe.clips, where="clips")
+        return
+    resolved_plugins(recipe)
     extractor: Any = registry.load("extractor", recipe.extractor)
     retarget.check_options(extractor.produces, recipe.retarget)
     _check_pair(recipe, extractor.produces, registry.load("generator", recipe.generator))
@@ -109,16 +114,27 @@ def _suitable_recipe(target: Path) -> str:
 
 
 def resolved_plugins(recipe: Recipe) -> tuple[PluginRef, PluginRef]:
-    """The recipe's extractor and generator with every option resolved and checked."""
-    refs = []
-    parts: tuple[tuple[registry.Kind, str, Mapping[str, Any]], ...] = (
-        ("extractor", recipe.extractor, recipe.extractor_options),
-        ("generator", recipe.generator, recipe.generator_options),
-    )
-    for kind, name, values in parts:
-        plugin: Any = registry.load(kind, name)
-        refs.append(PluginRef.of(kind, name, options.build(plugin.Options, values, where=kind)))
-    return refs[0], refs[1]
+    """The recipe's extractor and generator with every option resolved and checked.
+
+    Raises BadOption for a recipe that learns from clips.
+    """
+    if recipe.clips is not None:
+        raise BadOption(
+            f"the recipe {recipe.name!r} learns from clips by class, and no video drives what it "
+            f"makes; use vidsynth train CLIPS --recipe {recipe.name}, then vidsynth generate"
+        )
+    extractor = _resolved("extractor", recipe.extractor, recipe.extractor_options)
+    return extractor, resolved_generator(recipe)
+
+
+def resolved_generator(recipe: Recipe) -> PluginRef:
+    """The recipe's generator alone."""
+    return _resolved("generator", recipe.generator, recipe.generator_options)
+
+
+def _resolved(kind: registry.Kind, name: str, values: Mapping[str, Any]) -> PluginRef:
+    plugin: Any = registry.load(kind, name)
+    return PluginRef.of(kind, name, options.build(plugin.Options, values, where=kind))
 
 
 def nested(settings: Settings) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""What a generator is told about each frame: skeletons, faces, labels, text, classes, the plate."""
+"""What a generator is told about each frame: skeletons, faces, labels, text, the plate.
+
+Classes are in `vidsynth.classes`.
+"""
 
 from __future__ import annotations
 
@@ -477,23 +480,3 @@ class TextEmbedding(Conditioning):
 
     def draw(self, height: int, width: int) -> Tensor:
         raise ValueError("text has no picture; a generator reads `pooled` and `tokens`")
-
-
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class ClassLabel(Conditioning):
-    """One class for a whole clip."""
-
-    kind: ClassVar[str] = "class"
-    drawable: ClassVar[bool] = False
-    per_frame: ClassVar[tuple[str, ...]] = ("index",)
-
-    index: Tensor
-    """(T,) int64 in [0, len(names)), constant."""
-    names: tuple[str, ...]
-
-    @property
-    def size(self) -> tuple[int, int]:
-        return (1, 1)
-
-    def draw(self, height: int, width: int) -> Tensor:
-        raise ValueError("a class has no picture; a generator reads `index`")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
-import cv2
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,7 +17,6 @@ from vidsynth.clip import Clip
 from vidsynth.conditioning import Conditioning
 from vidsynth.dataset import Footage, prepare
 from vidsynth.errors import BadOption, BadSubject
-from vidsynth.files import writing
 from vidsynth.given import hash_of, target_with_maps
 from vidsynth.kinds import Conditions, Generator, Given, Objective
 from vidsynth.processes import Processes
@@ -38,6 +36,7 @@ from vidsynth.subject import (
     save_card,
     save_plate,
     save_weights,
+    write_picture,
 )
 from vidsynth.tracking import track
 from vidsynth.training import Budget, Run, TrainOptions, activation_bytes, train
@@ -121,11 +120,7 @@ def fit(
 ) -> Subject:
     """Train `folder` until it has had the budget; a subject that has had it is returned at once."""
     training = options.build(TrainOptions, recipe.training, where="training")
-    if budget is not None and steps is not None:
-        raise BadOption("--budget and --steps exclude each other; give one")
-    if budget is None and steps is None:
-        budget = training.minutes * 60
-    limit = Budget(seconds=budget, steps=steps)
+    limit = limit_of(budget, steps, training)
     where = devices.choose(device)
     processes = Processes(where)
     where = processes.device or where
@@ -136,10 +131,10 @@ def fit(
         reporter.say(f"{folder} is trained already: {existing.card.steps} steps")
         return existing
 
-    if budget is not None:
+    if limit.seconds is not None:
         reporter.say(
-            f"{recipe.name} recipe at {recipe.size} px: {budget / 60:.3g} min of training, after "
-            f"{target.name} is tracked"
+            f"{recipe.name} recipe at {recipe.size} px: {limit.seconds / 60:.3g} min of training, "
+            f"after {target.name} is tracked"
         )
     prepared = prepare_target(
         target, recipe, given=given, fps=fps, processes=processes, reporter=reporter
@@ -186,11 +181,17 @@ def fit(
     )
 
 
-def _existing(folder: Path, content: str, maps: str, recipe: Recipe) -> Subject | None:
-    """The subject already in `folder`, or None for a new one.
+def limit_of(budget: float | None, steps: int | None, training: TrainOptions) -> Budget:
+    """The budget asked for, or that of the settings. Raises BadOption for two at once."""
+    if budget is not None and steps is not None:
+        raise BadOption("--budget and --steps exclude each other; give one")
+    if budget is None and steps is None:
+        budget = training.minutes * 60
+    return Budget(seconds=budget, steps=steps)
 
-    Raises BadSubject when it is another target's or was made with other settings.
-    """
+
+def opened(folder: Path) -> Subject | None:
+    """The subject already in `folder`, or None where one can be made. Raises BadSubject."""
     if folder.exists() and not folder.is_dir():
         raise BadSubject(f"{folder} is a file; name a folder for the subject")
     if not folder.exists() or not any(folder.iterdir()):
@@ -199,7 +200,17 @@ def _existing(folder: Path, content: str, maps: str, recipe: Recipe) -> Subject 
         raise BadSubject(
             f"{folder} holds other things and no subject; name a new or an empty folder"
         )
-    subject = load_subject(folder)
+    return load_subject(folder)
+
+
+def _existing(folder: Path, content: str, maps: str, recipe: Recipe) -> Subject | None:
+    """The subject already in `folder`, or None for a new one.
+
+    Raises BadSubject when it is another target's or was made with other settings.
+    """
+    subject = opened(folder)
+    if subject is None:
+        return None
     if subject.card.target_hash != content:
         raise BadSubject(
             f"{folder} holds a subject trained on another video ({subject.card.target}); choose "
@@ -212,22 +223,32 @@ def _existing(folder: Path, content: str, maps: str, recipe: Recipe) -> Subject 
         )
     extractor, generator = resolved_plugins(recipe)
     for part, wanted in (("extractor", extractor), ("generator", generator)):
-        found = getattr(subject.card, part)
-        if (found.name, dict(found.options)) != (wanted.name, dict(wanted.options)):
-            differing = sorted(
-                k for k in wanted.options if found.options.get(k) != wanted.options[k]
-            )
-            raise BadSubject(
-                f"{folder} was made with another {part} or other options of it "
-                f"({', '.join(differing) or found.name}); choose another folder, or the settings "
-                "it was made with"
-            )
-    if subject.card.settings.get("size") != recipe.size:
+        refuse_another(subject, part, wanted)
+    refuse_another_size(subject, recipe.size)
+    return subject
+
+
+def refuse_another(subject: Subject, part: str, wanted: PluginRef) -> None:
+    """Raise BadSubject when it was made with another "generator" or "extractor" than `wanted`."""
+    found = getattr(subject.card, part)
+    # As the card stores them: a tuple became a list.
+    ours = json.loads(json.dumps(wanted.options))
+    if (found.name, dict(found.options)) != (wanted.name, ours):
+        differing = sorted(k for k in ours if found.options.get(k) != ours[k])
         raise BadSubject(
-            f"{folder} was made at size {subject.card.settings.get('size')}, not {recipe.size}; "
+            f"{subject.folder} was made with another {part} or other options of it "
+            f"({', '.join(differing) or found.name}); choose another folder, or the settings "
+            "it was made with"
+        )
+
+
+def refuse_another_size(subject: Subject, size: int) -> None:
+    """Raise BadSubject when it was made at another size in pixels."""
+    if subject.card.settings.get("size") != size:
+        raise BadSubject(
+            f"{subject.folder} was made at size {subject.card.settings.get('size')}, not {size}; "
             "choose another folder or that size"
         )
-    return subject
 
 
 def _card(recipe: Recipe, prepared: Prepared, target: Path, content: str, maps: str) -> SubjectCard:
@@ -301,9 +322,7 @@ def _write_grid(path: Path, real: Tensor, motion: Conditioning, made: Tensor) ->
     index = torch.linspace(0, len(real) - 1, min(6, len(real))).long()
     maps = drawing.in_colours(motion[index].draw(*real.shape[2:]))
     rows = [torch.cat(list(part), dim=2) for part in (real[index], maps, made[index])]
-    picture = torch.cat(rows, dim=1).permute(1, 2, 0).numpy()[:, :, ::-1]
-    with writing(path) as temporary:
-        temporary.write_bytes(cv2.imencode(".png", np.ascontiguousarray(picture))[1].tobytes())
+    write_picture(path, torch.cat(rows, dim=1))
 
 
 def _channels(signal: Conditioning) -> int:

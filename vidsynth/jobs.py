@@ -22,6 +22,7 @@ from vidsynth import (
     video,
 )
 from vidsynth.choosing import Settings, choose_recipe, nested, resolved_plugins
+from vidsynth.clipmodels import fit_clips, learns_from_clips
 from vidsynth.conditioning import Conditioning
 from vidsynth.errors import BadOption
 from vidsynth.files import cache_folder, cache_key, check_free, writing
@@ -181,10 +182,13 @@ def train(
 ) -> Subject:
     """Learn the person in `target` into the subject folder `output`; arguments as `transfer`.
 
+    Or learn to make clips: from a folder that has one folder of clips for each class, a .csv of
+    paths and classes, or "world:shapes"; with the recipe dvdgan, which is then the default.
+
     A folder that holds the same target with the same settings is gone on with.
 
     Args:
-        target: the video, or a folder of pictures.
+        target: the video, a folder of pictures, or many clips by class.
         output: the folder.
         labels: a label map of each frame, as a folder of pictures or a video; with the recipe
             street, which is then the default, the scene is learnt from them.
@@ -192,14 +196,25 @@ def train(
     """
     reporter = reporter or Reporter()
     target = Path(target)
-    video.probe(target)
     given = as_given(labels, instances)
-    rate = _rate(fps, (target,), reporter)
-    if given is not None and recipe is None:
-        recipe = "street"
+    by_class = learns_from_clips(recipe, target)
+    if by_class and (given or fps or person):
+        raise BadOption(
+            "--labels, --instances, --fps and --person are for a target's video; clips by class "
+            "take -s clips.fps=12"
+        )
+    if recipe is None and (by_class or given is not None):
+        recipe = "dvdgan" if by_class else "street"
+    if not by_class:
+        video.probe(target)
+    rate = _rate(fps, () if by_class else (target,), reporter)
     chosen = choose_recipe(
         recipe, preset, generator, size, person, settings, target, device, reporter
     )
+    if by_class:
+        return fit_clips(
+            target, Path(output), chosen, budget, steps, device=device, seed=seed, reporter=reporter
+        )
     return fit(
         target,
         Path(output),
@@ -262,7 +277,7 @@ def render(
 
     # Track the source, and fit its motion to the target.
     rate = _rate(fps, (source,), reporter, default=Fraction(card.fps))
-    extractor = build_extractor(card.extractor)
+    extractor = subject.extractor()
     if extractor.reads_files:
         given = Given(source, None if instances is None else Path(instances))
         tracked = maps_as_source(

@@ -11,11 +11,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from vidsynth.classes import Noise
 from vidsynth.clip import Clip, VideoSpec
 from vidsynth.conditioning import Conditioning, Exemplars, TextEmbedding
 from vidsynth.errors import BadOption, BadSubject, IncompatibleStages
@@ -107,7 +108,8 @@ class TrainBatch:
     """Real frames, float32 in [-1, 1]."""
     maps_BTCHW: Tensor
     """Conditioning maps as `Conditioning.draw` gives them, float32 in [0, 1]; the kinds named in
-    `Generator.accepts`, concatenated along C in that order."""
+    `Generator.accepts`, concatenated along C in that order. Maps that are the same everywhere, as
+    those of a class are, may have H = W = 1."""
     background_CHW: Tensor | None = None
     """The still background plate, float32 in [-1, 1], when the subject has one."""
     weights_BT1HW: Tensor | None = None
@@ -146,6 +148,27 @@ class Recalled:
     def each(self, change: Callable[[Tensor], Tensor]) -> Recalled:
         """With `change` applied to all three."""
         return Recalled(change(self.images), change(self.flow), change(self.valid))
+
+
+class Samples(Protocol):
+    """What batches are drawn from: a target's `Footage`, or `Clips`."""
+
+    def longest_run(self) -> int:
+        """Most consecutive frames that a sample can have."""
+        ...
+
+    def starts(self, num_frames: int) -> Tensor:
+        """A number for every sample of so many frames; drawn equally often.
+
+        Raises NoSubjectFound where there is none.
+        """
+        ...
+
+    def batch(
+        self, starts: Tensor, num_frames: int, device: torch.device, *, num_recalled: int = 0
+    ) -> TrainBatch:
+        """The samples of these numbers (B,), on the device."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -260,6 +283,17 @@ class Generator(Plugin):
     def expect(self, num_frames: int) -> None:
         """Told, before `generate`, how many frames it will be asked for: long films repay
         preparations, like compiling, that short ones do not."""
+
+    def noise(
+        self, num_frames: int, *, rng: torch.Generator, truncation: float | None = None
+    ) -> Noise | None:
+        """What it would draw for a film of so many frames; where the stream carries it, that is
+        what `generate` starts from.
+
+        Optional: None from a generator that draws nothing, or nothing that could be mixed. With
+        `truncation`, numbers further from 0 than this are drawn again.
+        """
+        return None
 
     @abstractmethod
     def generate(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -11,9 +12,22 @@ from torch import Tensor
 # T frames, H, W pixels
 
 
+class Judged(Protocol):
+    """What training is told of a model's quality; as text, one line."""
+
+    of: ClassVar[str]
+    """What was judged."""
+
+    def row(self) -> dict[str, float]:
+        """Numbers to keep, by name."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scores:
     """Means over frames."""
+
+    of: ClassVar[str] = "held-out frames"
 
     psnr: float
     """dB, peak 255."""
@@ -21,6 +35,9 @@ class Scores:
     """In [-1, 1]; 1 for equal pictures."""
     l1: float
     """Mean absolute difference, levels of 255."""
+
+    def row(self) -> dict[str, float]:
+        return {"psnr": round(self.psnr, 3), "ssim": round(self.ssim, 4), "l1": round(self.l1, 3)}
 
     def __str__(self) -> str:
         return f"PSNR {self.psnr:.2f} dB, SSIM {self.ssim:.3f}, L1 {self.l1:.2f}"

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from vidsynth import options, registry
+from vidsynth.classes import ClassLabel
 from vidsynth.clip import VideoSpec
 from vidsynth.errors import BadSubject, PluginError, UnknownName
 from vidsynth.exemplars import Gallery
@@ -73,6 +74,8 @@ class SubjectCard:
     """x0, y0, x1, y1 in the output frame: where the generator works."""
     summary: Mapping[str, Any]
     """Of the target's conditioning, for retargeting."""
+    classes: tuple[str, ...] = ()
+    """Of a model of clips: what it can show. It has no extractor, and nothing drives it."""
     exemplars: int = 0
     """How many frames of the target's own each frame is painted from."""
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -86,7 +89,8 @@ class SubjectCard:
     seconds: float = 0.0
     """Trained so far."""
     scores: tuple[Mapping[str, float], ...] = ()
-    """Held-out scores while training: seconds, steps, psnr, ssim, l1."""
+    """Scores while training: seconds, step, then psnr, ssim, l1 of held-out frames, or what else
+    its kind of model is judged by."""
     format: int = FORMAT
 
     @property
@@ -107,12 +111,20 @@ class Subject:
     card: SubjectCard
 
     def extractor(self) -> Extractor:
-        """The extractor that the target was tracked with."""
+        """The extractor that the target was tracked with.
+
+        Raises BadSubject for a model of clips.
+        """
+        if self.card.classes:
+            raise BadSubject(
+                f"{self.folder} is a model of clips by class, which no video drives; use "
+                f"vidsynth generate --subject {self.folder} --class NAME"
+            )
         return build_extractor(self.card.extractor)
 
     def conditions(self) -> Conditions:
         return Conditions(
-            kinds=(type(self.extractor()).produces,),
+            kinds=(ClassLabel,) if self.card.classes else (type(self.extractor()).produces,),
             channels=self.card.channels,
             background=self.card.background,
             exemplars=self.card.exemplars,
@@ -200,7 +212,9 @@ def load_subject(folder: str | Path) -> Subject:
     try:
         for name in ("extractor", "generator"):
             values[name] = PluginRef(**values[name])
-        values |= {name: tuple(values[name]) for name in ("window", "scores")}
+        values |= {
+            name: tuple(values[name]) for name in ("window", "scores", "classes") if name in values
+        }
         values["crop"] = None if values["crop"] is None else tuple(values["crop"])
         card = SubjectCard(**values)
     except (KeyError, TypeError) as error:
@@ -222,6 +236,11 @@ def save_weights(folder: Path, weights: Mapping[str, Tensor]) -> None:
 
 def save_plate(folder: Path, plate: Tensor) -> None:
     """Write background.png from (3, height, width) uint8."""
-    bgr = np.ascontiguousarray(plate.permute(1, 2, 0).numpy()[:, :, ::-1])
-    with writing(folder / PLATE) as temporary:
+    write_picture(folder / PLATE, plate)
+
+
+def write_picture(path: Path, picture: Tensor) -> None:
+    """Write a PNG from (3, H, W) uint8 RGB."""
+    bgr = np.ascontiguousarray(picture.permute(1, 2, 0).numpy()[:, :, ::-1])
+    with writing(path) as temporary:
         temporary.write_bytes(cv2.imencode(".png", bgr)[1].tobytes())

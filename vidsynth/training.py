@@ -20,14 +20,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vidsynth.dataset import Footage
 from vidsynth.devices import Precision, autocast
 from vidsynth.errors import BadSubject, Interrupted, TrainingFailed
 from vidsynth.files import writing
-from vidsynth.kinds import Objective, Recalled, TrainBatch
+from vidsynth.kinds import Objective, Recalled, Samples, TrainBatch
 from vidsynth.processes import Processes
 from vidsynth.report import Reporter
-from vidsynth.scores import Scores
+from vidsynth.scores import Judged
 
 # B batch, T frames, H, W pixels
 
@@ -104,12 +103,12 @@ class Run:
 
 def train(
     objective: Objective,
-    footage: Footage,
+    footage: Samples,
     folder: Path,
     *,
     budget: Budget,
     options: TrainOptions,
-    score: Callable[[Mapping[str, Tensor], Run], Scores],
+    score: Callable[[Mapping[str, Tensor], Run], Judged],
     keep: Callable[[Mapping[str, Tensor], Run], None],
     device: torch.device,
     seed: int = 0,
@@ -120,11 +119,11 @@ def train(
 
     Args:
         objective: phases and losses; moved to `device`.
-        footage: the target.
+        footage: the target, or clips.
         folder: `training/` of the subject: checkpoint, TensorBoard.
         budget: total, earlier sessions included.
         options: batch, EMA, checkpoints.
-        score: judges EMA weights on the held-out frames.
+        score: judges EMA weights, on held-out frames where there are some.
         keep: stores EMA weights where rendering finds them.
         device: where to train; bfloat16 is used where it is a gain.
         seed: with the same seed, device and versions, the result is the same bit for bit.
@@ -189,8 +188,8 @@ def train(
                 _tell_pace(run, budget, reporter)
             done = not budget.allows(run)
             if processes.is_main and (done or _score_is_due(before.seconds, run.seconds)):
-                run = _scored(score, ema, run, began=perf_counter())
-                reporter.say(f"held-out frames at {_clock(run.seconds)}: {_said(run)}")
+                run, found = _scored(score, ema, run, began=perf_counter())
+                reporter.say(f"{found.of} at {_clock(run.seconds)}: {found}")
                 keep(ema, run)
             if board and (run.step % 10 == 0 or done):
                 board.write(losses, run)
@@ -402,21 +401,16 @@ def _roll_back(
 
 
 def _scored(
-    score: Callable[[Mapping[str, Tensor], Run], Scores],
+    score: Callable[[Mapping[str, Tensor], Run], Judged],
     ema: Mapping[str, Tensor],
     run: Run,
     *,
     began: float,
-) -> Run:
-    scores = score(ema, run)
-    row = {
-        "seconds": round(run.seconds, 1),
-        "step": run.step,
-        "psnr": round(scores.psnr, 3),
-        "ssim": round(scores.ssim, 4),
-        "l1": round(scores.l1, 3),
-    }
-    return replace(run, scores=(*run.scores, row), seconds=run.seconds + perf_counter() - began)
+) -> tuple[Run, Judged]:
+    found = score(ema, run)
+    row = {"seconds": round(run.seconds, 1), "step": run.step, **found.row()}
+    seconds = run.seconds + perf_counter() - began
+    return replace(run, scores=(*run.scores, row), seconds=seconds), found
 
 
 def _score_is_due(before: float, now: float) -> bool:
@@ -437,11 +431,6 @@ def _tell_pace(run: Run, budget: Budget, reporter: Reporter) -> None:
 
 def _facts(losses: Mapping[str, float]) -> dict[str, str]:
     return {name.replace("/", "_"): f"{value:.3g}" for name, value in list(losses.items())[:4]}
-
-
-def _said(run: Run) -> str:
-    row = run.scores[-1]
-    return f"PSNR {row['psnr']:.2f} dB, SSIM {row['ssim']:.3f}, L1 {row['l1']:.2f}"
 
 
 def _unit(budget: Budget) -> str:
@@ -466,7 +455,7 @@ class _Board:
         for name, value in losses.items():
             self._writer.add_scalar(name, value, run.step)
         for row in run.scores[self._scored :]:
-            for name in ("psnr", "ssim", "l1"):
+            for name in row.keys() - {"seconds", "step"}:
                 self._writer.add_scalar(f"held-out/{name}", row[name], int(row["step"]))
         self._scored = len(run.scores)
         self._writer.flush()

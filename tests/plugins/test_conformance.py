@@ -14,6 +14,7 @@ from vidsynth.testing.conformance import COMMON, expected_failures_of
 
 SMALL = {"filters": 8, "downsamplings": 2, "blocks": 1, "d_filters": 8}
 STEADY = {**SMALL, "reference_flow": "dis", "longest": 3}
+CLIPS = {"num_frames": 4, "filters": 4, "d_filters": 4, "d_frames": 2, "blocks": 1, "d_steps": 1}
 # Plugin -> variant -> conditions of the checks, where one variant does not tell all. The others are
 # checked as they ask for themselves (`Plugin.checked`).
 SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
@@ -69,6 +70,18 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
                 "foreground": [1],
             },
             "kinds": (LabelMaps,),
+        },
+    },
+    "dvdgan": {
+        "small": {"options": {**CLIPS, "learning_rate": 3e-3}},
+        "first": {
+            "options": {
+                **CLIPS,
+                "recurrence": "first",
+                "noise_per": "frame",
+                "statistics": "clip",
+                "learning_rate": 3e-3,
+            }
         },
     },
 }
@@ -127,6 +140,7 @@ def test_in_tree_plugins_are_installed() -> None:
         ("extractor", "labels"),
         ("generator", "pix2pixhd"),
         ("generator", "vid2vid"),
+        ("generator", "dvdgan"),
         ("discriminator", "multiscale_patch"),
         ("discriminator", "video_patch"),
         ("metric", "psnr"),

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from vidsynth import weights
 from vidsynth.clip import Clip
+from vidsynth.distances import frechet_distance, kernel_distance
 from vidsynth.errors import BadWeights, MissingWeights, NotMeasurable
 from vidsynth.kinds import Film
 from vidsynth.testing import moving_squares, times
 from vidsynth.testing.metrics import film_of
 from vidsynth_plugins.metrics.common import fill, published
-from vidsynth_plugins.metrics.frechet import frechet_distance, kernel_distance
 from vidsynth_plugins.metrics.fvd import FVD, FVDOptions, windows
 from vidsynth_plugins.metrics.i3d import I3D, for_i3d
 from vidsynth_plugins.metrics.identity import IdentitySimilarity

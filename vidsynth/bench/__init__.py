@@ -66,6 +66,8 @@ class Asked:
     """A video of the user's own."""
     world: str | None = None
     """A synthetic world instead of the bench's first."""
+    subject: Path | None = None
+    """A trained model, where a bench judges one (dvdgan)."""
     size: int | None = None
     """Shorter side of the frames in pixels, instead of the bench's own."""
     sheet: Path | None = None
@@ -100,6 +102,10 @@ BENCHES = {
     "plugins": (
         "vidsynth.bench.plugins:bench",
         "Start-up with 30 plugins that nobody asked for; the plugin boundary in a render.",
+    ),
+    "dvdgan": (
+        "vidsynth.bench.dvdgan:bench",
+        "Clips from noise and a class: of that class, varied, at length; each discriminator.",
     ),
     "scale": (
         "vidsynth.bench.scale:bench",

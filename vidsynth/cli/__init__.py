@@ -17,6 +17,7 @@ COMMANDS = {
     "train": ("vidsynth.cli.train:train", "Learn a target's looks into a subject folder."),
     "render": ("vidsynth.cli.render:render", "Make a trained subject move like a source."),
     "run": ("vidsynth.cli.run:run", "Put a video through a pipeline of your own."),
+    "generate": ("vidsynth.cli.generate:generate", "Make clips that no video drives."),
     "extract": ("vidsynth.cli.extract:extract", "Track the person or face in a video."),
     "eval": ("vidsynth.cli.eval:eval_", "Measure how good a made video is."),
     "import": ("vidsynth.cli.import_:import_", "Put published weights into a subject."),

@@ -36,6 +36,13 @@ def train(target: Path, output: Path, **options: Any) -> None:
     table), or colours of Cityscapes; -s extractor.palette=voc or =FILE names other colours.
     Without maps, a network makes them: --recipe street -s extractor.model=NAME.
 
+    Clips of any length are learnt from many short ones by class: TARGET is then a folder with one
+    folder of clips for each class, a .csv of paths and classes, or the synthetic world:shapes.
+
+    
+        vidsynth train clips/ --recipe dvdgan -o model/
+        vidsynth generate --subject model/ --class walking -o out.mp4
+
     A folder that an earlier run left unfinished is gone on with, exactly where it stopped. Run it
     under `accelerate launch -m vidsynth.cli train ...` to use several GPUs or machines.
     """

@@ -25,7 +25,7 @@ class Recipe:
     summary: str
     """One sentence for `vidsynth recipes list`."""
     extractor: str
-    """Name of the plugin that tracks both videos."""
+    """Name of the plugin that tracks both videos; empty in a recipe that learns from clips."""
     generator: str
     """Name of the plugin that draws the target."""
     size: int = 256
@@ -34,6 +34,9 @@ class Recipe:
     generator_options: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
     retarget: Mapping[str, Any] = field(default_factory=dict)
+    clips: Mapping[str, Any] | None = None
+    """Given where many clips by class are learnt from, and not one target: what is taken of them.
+    Such a recipe has neither an extractor nor anything to retarget."""
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Name -> what it changes, in the nested form of a recipe file."""
 
@@ -50,14 +53,19 @@ class Recipe:
     def to_dict(self) -> dict[str, Any]:
         """The nested form of a recipe file, less the name."""
         presets = {"presets": {n: dict(p) for n, p in self.presets.items()}} if self.presets else {}
-        return presets | {
-            "summary": self.summary,
-            "size": self.size,
+        driven = {
             "extractor": {"plugin": self.extractor, **self.extractor_options},
-            "generator": {"plugin": self.generator, **self.generator_options},
-            "training": dict(self.training),
             "retarget": dict(self.retarget),
         }
+        return (
+            presets
+            | {"summary": self.summary, "size": self.size}
+            | (driven if self.clips is None else {"clips": dict(self.clips)})
+            | {
+                "generator": {"plugin": self.generator, **self.generator_options},
+                "training": dict(self.training),
+            }
+        )
 
     def with_overrides(self, settings: Mapping[str, Any]) -> Recipe:
         """The recipe with other settings, given in the nested form of a recipe file.
@@ -73,7 +81,8 @@ class Recipe:
         for part in ("extractor", "generator"):
             theirs = settings.get(part, {})
             if (
-                isinstance(theirs, Mapping)
+                part in ours
+                and isinstance(theirs, Mapping)
                 and theirs.get("plugin", ours[part]["plugin"]) != (ours[part]["plugin"])
             ):
                 ours[part] = {}
@@ -116,7 +125,7 @@ def _read(path: Path) -> str:
         ) from error
 
 
-_SECTIONS = ("extractor", "generator", "training", "retarget", "presets")
+_SECTIONS = ("extractor", "clips", "generator", "training", "retarget", "presets")
 
 
 def _from_dict(name: str, values: Mapping[str, Any], *, where: str) -> Recipe:
@@ -128,6 +137,13 @@ def _from_dict(name: str, values: Mapping[str, Any], *, where: str) -> Recipe:
             raise BadOption(
                 f"{section} in {where} is a section; set an option of it, like {section}.name=value"
             )
+    clips = values.get("clips")
+    for driven in ("extractor", "retarget") if clips is not None else ():
+        if values.get(driven):
+            raise BadOption(
+                f"{where} has [clips] and [{driven}]: it learns either from clips by class or from "
+                "a target that is driven; leave one out"
+            )
     extractor, generator = (dict(values.get(part, {})) for part in ("extractor", "generator"))
     size = values.get("size", 256)
     if not isinstance(size, int) or isinstance(size, bool) or size < 1:
@@ -137,13 +153,14 @@ def _from_dict(name: str, values: Mapping[str, Any], *, where: str) -> Recipe:
     return Recipe(
         name=name,
         summary=str(values.get("summary", "")),
-        extractor=_plugin(extractor, "extractor", where),
+        extractor="" if clips is not None else _plugin(extractor, "extractor", where),
         generator=_plugin(generator, "generator", where),
         size=size,
         extractor_options=extractor,
         generator_options=generator,
         training=dict(values.get("training", {})),
         retarget=dict(values.get("retarget", {})),
+        clips=None if clips is None else dict(clips),
         presets=dict(values.get("presets", {})),
     )
 

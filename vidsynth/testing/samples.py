@@ -11,6 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from vidsynth.classes import ClassLabel
 from vidsynth.clip import Clip
 from vidsynth.conditioning import Conditioning, FaceSequence, LabelMaps, PoseSequence
 from vidsynth.facemesh import load_face_mesh
@@ -157,10 +158,16 @@ def sliding_labels(num_frames: int, height: int, width: int) -> LabelMaps:
     return LabelMaps(labels=labels, num_classes=2, instances=labels.int() + 1)
 
 
+def one_class(num_frames: int, height: int, width: int) -> ClassLabel:
+    """The second of three classes; the size of the pictures does not matter."""
+    return ClassLabel.of("b", ("a", "b", "c"), num_frames)
+
+
 SIGNALS: dict[type[Conditioning], SignalMaker] = {
     PoseSequence: waving_person,
     FaceSequence: nodding_face,
     LabelMaps: sliding_labels,
+    ClassLabel: one_class,
 }
 """Kinds of conditioning that the kit can make."""
 

@@ -2,7 +2,7 @@
 
 A world films anyone doing anything: what "identity B doing motion A" really looks like is
 `world.render(b, a)`, because motions are told in terms that fit every identity. In the street, an
-identity is how it looks, and a motion is a drive along it.
+identity is how it looks, and a motion is a drive along it. Shapes come in classes, with captions.
 
     puppet = WORLDS["puppet"]
     someone, dance = puppet.make_identity(1), puppet.make_motion(2, 100)
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from vidsynth.conditioning import Conditioning
 from vidsynth.stream import Chunk
-from vidsynth.worlds import head, puppet, street
+from vidsynth.worlds import head, puppet, shapes, street
 from vidsynth.worlds.sound import Samples, write_video_with_sound
 
 __all__ = ["WORLDS", "World", "write_video_with_sound"]
@@ -70,5 +70,13 @@ WORLDS = {
         street.truth,
         street.soundtrack,
         street.flow,
+    ),
+    "shapes": World(
+        "shapes",
+        shapes.make_identity,
+        shapes.make_motion,
+        shapes.render,
+        shapes.truth,
+        shapes.soundtrack,
     ),
 }

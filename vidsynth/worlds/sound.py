@@ -62,6 +62,13 @@ def voice(seed: int, openness: NDArray[np.floating], fps: float) -> Samples:
     return floats(np.clip(0.3 * sound * (0.04 + 0.96 * opened), -1, 1))
 
 
+def hum(seed: int, seconds: float) -> Samples:
+    """(n,) mono samples in [-1, 1]: one soft note of the scale."""
+    note = np.random.default_rng((seed, 24)).choice(PENTATONIC)
+    time = np.arange(round(seconds * RATE)) / RATE
+    return floats(0.2 * np.sin(2 * np.pi * 220 * 2 ** (note / 12) * time))
+
+
 def traffic_noise(seed: int, seconds: float) -> Samples:
     """(n,) mono samples in [-1, 1]: a hum that wavers, and hiss."""
     rng = np.random.default_rng((seed, 23))

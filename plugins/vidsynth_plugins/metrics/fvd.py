@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from vidsynth import devices
+from vidsynth.distances import frechet_distance
 from vidsynth.errors import NotMeasurable
 from vidsynth.kinds import Film, Measurement, Metric
 from vidsynth_plugins.metrics.common import blocks, given, published
-from vidsynth_plugins.metrics.frechet import frechet_distance
 from vidsynth_plugins.metrics.i3d import CLASSES, FEWEST_FRAMES, I3D, for_i3d
 
 # T frames, N windows, W frames of a window

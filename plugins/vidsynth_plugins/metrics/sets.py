@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from vidsynth import devices
+from vidsynth.distances import frechet_distance, kernel_distance
 from vidsynth.errors import NotMeasurable
 from vidsynth.kinds import Film, Measurement, Metric
 from vidsynth_plugins.metrics.common import blocks, given, published
-from vidsynth_plugins.metrics.frechet import frechet_distance, kernel_distance
 from vidsynth_plugins.metrics.inception import FEATURES, Inception, for_inception
 
 # N samples, D dimensions

@@ -1,0 +1,132 @@
+"""How DVD-GAN is trained: hinge losses of two discriminators, several of their steps to each of the
+generator's, after Brock et al. 2019, "Large Scale GAN Training for High Fidelity Natural Image
+Synthesis"."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vidsynth import registry
+from vidsynth.kinds import Discriminator, Judgement, Objective, Phase, TrainBatch
+from vidsynth.losses import fool, judge_fake, judge_real
+from vidsynth_plugins.dvdgan.augment import augmented
+from vidsynth_plugins.dvdgan.layers import orthogonality
+from vidsynth_plugins.dvdgan.networks import VideoGenerator, levels_for
+from vidsynth_plugins.dvdgan.options import DVDGANOptions
+
+# B batch, T frames, N classes, C channels, H, W pixels, D numbers of noise
+
+
+class DVDGANObjective(Objective):
+    """Phases "G", every `d_steps` steps, and "D".
+
+    Made and real clips are judged in one pass, which serves both phases where both are due. Each
+    network is run once a step, so that its weights' norms are followed by one iteration a step.
+    """
+
+    def __init__(self, options: DVDGANOptions, network: VideoGenerator, *, classes: int) -> None:
+        self.options = options
+        self.network = network
+        height, width = network.frame_size.tolist()
+        self.judges = Judges(options, classes, levels_for(height, width))
+        self.num_frames = options.num_frames
+        rates = (options.learning_rate, options.d_learning_rate)
+        made, judged = (
+            torch.optim.Adam(module.parameters(), rate, betas=(0.0, 0.999), fused=True)
+            for module, rate in zip((network, self.judges), rates, strict=True)
+        )
+        self.phases = [
+            Phase("G", network, made, every=options.d_steps),
+            Phase("D", self.judges, judged),
+        ]
+        self._seen: dict[str, tuple[Judgement, Judgement]] | None = None
+
+    @property
+    def generator(self) -> nn.Module:
+        return self.network
+
+    def at_progress(self, progress: float) -> None:
+        start = self.options.decay_from
+        factor = 1.0 if progress <= start else max(0.0, (1 - progress) / (1 - start))
+        rates = (self.options.learning_rate, self.options.d_learning_rate)
+        for phase, rate in zip(self.phases, rates, strict=True):
+            for group in phase.optimizer.param_groups:
+                group["lr"] = rate * factor
+
+    def losses(self, phase: str, batch: TrainBatch, step: int) -> dict[str, Tensor]:
+        if phase == "G":
+            self._seen = self._judged(batch, self.make(batch))
+            losses = {name: fool(made, "hinge") for name, (made, _) in self._seen.items()}
+            if self.options.orthogonal:
+                losses["orthogonal"] = self.options.orthogonal * orthogonality(self.network)
+            return losses
+        if self._seen is None:  # the generator has no turn: its gradient is not wanted
+            with torch.no_grad():
+                made = self.make(batch)
+            self._seen = self._judged(batch, made)
+        losses = {}
+        for name, (made, real) in self._seen.items():
+            losses[f"{name}_real"] = judge_real(real, "hinge")
+            losses[f"{name}_made"] = judge_fake(made, "hinge")
+        self._seen = None
+        return losses
+
+    def make(self, batch: TrainBatch) -> Tensor:
+        """(B, T, 3, H, W): a clip of the class of each of the batch's."""
+        count, num_frames = batch.frames_BTCHW.shape[:2]
+        steps = num_frames if self.options.noise_per == "frame" else 1
+        noise_BTD = torch.randn(
+            count, steps, self.options.noise, device=batch.frames_BTCHW.device
+        ).to(batch.frames_BTCHW.dtype)
+        shares_B1N = batch.maps_BTCHW.mean(dim=(1, 3, 4))[:, None]
+        frames_BTCHW, _ = self.network(noise_BTD, shares_B1N, num_frames)
+        return frames_BTCHW
+
+    def _judged(
+        self, batch: TrainBatch, made_BTCHW: Tensor
+    ) -> dict[str, tuple[Judgement, Judgement]]:
+        """What each discriminator says of the made and of the real clips."""
+        both = torch.cat([made_BTCHW, batch.frames_BTCHW])
+        both = augmented(both, self.options.augment)
+        condition = torch.cat([batch.maps_BTCHW, batch.maps_BTCHW])
+        return {
+            name: _halves(judge(both, condition)) for name, judge in self.judges.named_children()
+        }
+
+
+class Judges(nn.Module):
+    """The discriminators that the options name: "spatial", "temporal" or both."""
+
+    def __init__(self, options: DVDGANOptions, classes: int, levels: int) -> None:
+        super().__init__()
+        ours = {
+            "filters": options.d_filters,
+            "levels": levels,
+            "frames": options.d_frames,
+            "total": options.d_total,
+        }
+        for role, name in (("spatial", options.spatial), ("temporal", options.temporal)):
+            if name:
+                self.add_module(role, _judge(name, ours, classes, options.num_frames))
+
+
+def _judge(name: str, ours: dict[str, Any], classes: int, num_frames: int) -> Discriminator:
+    plugin: Any = registry.load("discriminator", name)
+    theirs = {f.name for f in fields(plugin.Options)}
+    options = plugin.Options(**{key: v for key, v in ours.items() if key in theirs})
+    return plugin(options, condition_channels=classes, num_frames=num_frames)
+
+
+def _halves(both: Judgement) -> tuple[Judgement, Judgement]:
+    """Of the first and of the second half of a batch."""
+    parts = [logits.chunk(2) for logits in both.logits]
+    features = [[f.chunk(2) for f in scale] for scale in both.features]
+    first, second = (
+        Judgement([p[n] for p in parts], [[f[n] for f in scale] for scale in features])
+        for n in (0, 1)
+    )
+    return first, second
