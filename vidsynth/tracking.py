@@ -14,7 +14,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from vidsynth import stream, video
-from vidsynth.conditioning import Conditioning
+from vidsynth.conditioning import Conditioning, FaceSequence
 from vidsynth.errors import NoSubjectFound
 from vidsynth.files import cache_folder, cache_key, writing
 from vidsynth.kinds import Extractor
@@ -51,7 +51,7 @@ class Tracked:
                 f"{self.path}: {usable} of its {len(self.pts)} frames show more than background, "
                 f"and at least {at_least} are needed; use a longer or another sequence"
             )
-        thing = "face" if self.signal.kind == "face" else "person"
+        thing = "face" if isinstance(self.signal, FaceSequence) else "person"
         if not usable and (person or 1) > 1:
             raise NoSubjectFound(
                 f"{self.path}: no {thing} number {person} was found in it; give a lower --person "

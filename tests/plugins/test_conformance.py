@@ -42,6 +42,7 @@ STEADY = {**SMALL, "reference_flow": "dis", "longest": 3}
 SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
     "pose": {"puppet": {"clip": filmed("puppet"), "height": 160, "width": 160}},
     "face": {"head": {"clip": filmed("head"), "height": 128, "width": 128}},
+    "face3d": {"head": {"clip": filmed("head"), "height": 128, "width": 128}},
     "labels": {"person": {"clip": filmed("puppet"), "height": 160, "width": 160}},
     "multiscale_patch": {"small": {"options": {"filters": 8}}},
     "pix2pixhd": {
@@ -97,6 +98,12 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
             },
             "kinds": (LabelMaps,),
         },
+    },
+    "portrait": {
+        "face": {
+            "options": {"filters": 8, "levels": 3, "window": 3, "d_filters": 8},
+            "kinds": (FaceSequence,),
+        }
     },
     "video_patch": {"small": {"options": {"filters": 8}}},
     "flow_warp": {"dis": {"options": {"flow": "dis"}}},

@@ -97,6 +97,10 @@ BENCHES = {
         "vidsynth.bench.steadiness:bench",
         "Flow-warp error and flicker, frame by frame and in sequence; what --steadiness does.",
     ),
+    "face3d": (
+        "vidsynth.bench.face3d:bench",
+        "Pose, gaze, expression and light of a 3D face, before and after refinement by pixels.",
+    ),
     "scale": (
         "vidsynth.bench.scale:bench",
         "What more pixels, frames, samples and processes cost.",

@@ -14,6 +14,7 @@ COMMANDS = {
     "transfer": ("vidsynth.cli.transfer:transfer", "Make the target move like the source."),
     "train": ("vidsynth.cli.train:train", "Learn a target's looks into a subject folder."),
     "render": ("vidsynth.cli.render:render", "Make a trained subject move like a source."),
+    "edit": ("vidsynth.cli.edit:edit", "Turn, move or animate a trained subject by hand."),
     "extract": ("vidsynth.cli.extract:extract", "Track the person or face in a video."),
     "eval": ("vidsynth.cli.eval:eval_", "Measure how good a made video is."),
     "import": ("vidsynth.cli.import_:import_", "Put published weights into a subject."),
