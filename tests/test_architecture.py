@@ -18,9 +18,12 @@ ORDER = (
     "compiling", "processes", "clip", "raster", "facemesh", "drawing", "smoothing", "bodies",
     "faces", "correspondence", "conditioning", "exemplars",
     "regions", "stream", "kinds", "pixels", "sound", "encode", "pictures", "video", "blocks",
-    "losses", "plate", "parametric", "retarget_body", "retarget_face", "retarget", "steady", "stages",
-    "subject", "importing", "tracking", "dataset", "given", "scores", "training", "choosing", "fitting",
-    "editing", "jobs", "evaluation", "worlds",
+    "losses", "plate",
+    "parametric",
+    "retarget_body", "retarget_face", "retarget", "steady", "stages", "subject",
+    "importing", "tracking", "dataset", "given", "scores", "training", "choosing", "fitting",
+    "editing",
+    "jobs", "evaluation", "worlds",
     "testing", "bench", "cli",
 )  # fmt: skip
 

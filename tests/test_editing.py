@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
+from dataclasses import replace
 from pathlib import Path
 
+import click
 import pytest
 import torch
 
 from vidsynth import editing
+from vidsynth.cli import main
 from vidsynth.editing import Curve, edited, parse_edit, read_edit, turned
 from vidsynth.errors import BadOption
 from vidsynth.retarget_face import rotation_vectors
@@ -67,8 +71,6 @@ def test_a_turned_head_is_where_the_world_has_it() -> None:
     world = WORLDS["head"]
     identity, motion = world.make_identity(1), world.make_motion(2, 8)
     face = world.truth(identity, motion, height=256, width=256)
-    from dataclasses import replace
-
     motion = replace(motion, turn=motion.turn + torch.tensor([[0.2618, 0.0873, 0]]).numpy())
     wanted = world.truth(identity, motion, height=256, width=256)
     made = edited(face, parse_edit(["yaw=15", "pitch=5"]), times(8))  # pyright: ignore
@@ -76,6 +78,13 @@ def test_a_turned_head_is_where_the_world_has_it() -> None:
     assert float(torch.rad2deg(apart).max()) < 0.2
     off = (made.landmarks - wanted.landmarks)[:, :468, :2].norm(dim=2)  # pyright: ignore
     assert float(off.mean() / made.scale.mean()) < 0.5, "centimetres"
+
+
+def test_the_command_takes_what_the_job_takes() -> None:
+    command = main.get_command(click.Context(main), "edit")
+    assert command is not None
+    offered = {p.name for p in command.params if p.expose_value}
+    assert offered == set(inspect.signature(editing.edit).parameters) - {"reporter"}
 
 
 def test_points_cannot_smile_and_the_message_says_what_can() -> None:

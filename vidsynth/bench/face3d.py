@@ -82,7 +82,7 @@ def on_heads(settings: Settings, asked: Asked) -> Iterator[Row]:
                 name=f"{stage}.{name}",
                 value=value,
                 unit=UNITS[name],
-                spread=(min(each + [value]), max(each + [value])),
+                spread=(min(*each, value), max(*each, value)),
                 goal=goal,
                 at_most=True,
             )

@@ -174,7 +174,7 @@ class _Fitter:
         person = learn(landmarks)
         inside = cut.landmarks(landmarks)
         if options.refine:
-            person, appearance = learn_by_pixels(cut, inside, person)
+            appearance = learn_by_pixels(cut, inside, person)
         else:
             appearance = estimate_appearance(read(cut, person, fit(inside, person)))
         return _Fitter(person, appearance, options)

@@ -32,6 +32,8 @@ from vidsynth_plugins.face3d.model import (
 
 NUM_POSE = 7
 SKIN, OUTLINE, NOSE_TRUST = 0.02, 0.002, 0.3
+"""How much a landmark on plain skin, on the outline and on the nose counts, where one of the lids
+and lips counts 1."""
 NOSE = (*faces.NOSE_BRIDGE, *faces.NOSTRILS, 19, 94, 44, 274, 45, 275, 220, 440, 48, 278, 64, 294)
 DEPTH_WEIGHT = 0.1
 """How much the trackers' z counts against x and y: it is a guess of a network."""
@@ -39,8 +41,6 @@ CALM = 0.4
 """Weight of the square of a coefficient, where that of a point's distance in centimetres is 1."""
 SHAPE_STIFFNESS = 0.1
 """How much the canonical face counts against what the frames say of the shape, per frame."""
-OWN_STIFFNESS = 10.0
-"""How much the directions defined by hand count against how the person was seen to move."""
 GAZE_REACH = 0.75
 """Largest sine of an eye's angle against the head."""
 
@@ -117,23 +117,6 @@ def learn(landmarks_TV3: Tensor, *, rounds: int = 5) -> Person:
             rest[index] = seen.expression[:, index].median()
     shape = person.shape + torch.einsum("e,evc->vc", rest, person.basis[:, :NUM_MESH])
     return Person(shape, expression_basis(shape))
-
-
-def personalised(landmarks_TV3: Tensor, person: Person, seen: Performance) -> Person:
-    """With the directions of the expressions as this person was seen to do them.
-
-    Ridge regression of what the coefficients leave unexplained, about the directions defined by
-    hand, which what was never seen keeps.
-    """
-    landmarks = landmarks_TV3[:, :NUM_MESH].double()
-    left = _flat_residual(landmarks, person, seen) @ seen.rotation  # picture -> face axes
-    coefficients = seen.expression
-    gram = coefficients.T @ coefficients
-    ridge = OWN_STIFFNESS * torch.eye(len(gram), dtype=gram.dtype)
-    moves = torch.linalg.solve(gram + ridge, coefficients.T @ left.flatten(1))
-    basis = person.basis.clone()
-    basis[:, :NUM_MESH] += moves.unflatten(1, (NUM_MESH, 3))
-    return replace(person, basis=basis)
 
 
 def fit(
@@ -258,12 +241,6 @@ def _residual(landmarks: Tensor, seen: Performance, turned: Tensor) -> Tensor:
     residual = (landmarks.double() - place) / seen.scale[:, None, None] - turned
     residual[..., 2] -= residual[..., 2].mean(dim=1, keepdim=True)
     return residual
-
-
-def _flat_residual(landmarks: Tensor, person: Person, seen: Performance) -> Tensor:
-    """The same without what only the trackers' depth says."""
-    turned, _ = jacobian_of(person, seen)
-    return _residual(landmarks, seen, turned) * landmarks.new_tensor([1.0, 1.0, DEPTH_WEIGHT])
 
 
 def _reshaped(landmarks: Tensor, person: Person, seen: Performance, canonical: Tensor) -> Tensor:

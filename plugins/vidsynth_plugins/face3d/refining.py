@@ -2,22 +2,20 @@
 
 Each frame is rendered as the model has it, and Gauss-Newton moves the model until the picture
 agrees: coarse to fine, with the landmarks as an anchor and each frame held near its neighbours in
-time. When a person is learnt, the shape of the face is found along with it from all frames at once.
+time. The shape of the face is not refined: pixels of one texture pull it away from the average
+face faster than towards the true one.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache
 from itertools import pairwise
 from typing import NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vidsynth.facemesh import load_face_mesh
 from vidsynth.retarget_face import rotation_vectors
 from vidsynth_plugins.face3d.appearance import (
     Appearance,
@@ -38,12 +36,11 @@ from vidsynth_plugins.face3d.fitting import (
     normal_equations,
     project,
     stepped,
-    upright,
 )
-from vidsynth_plugins.face3d.model import NUM_MESH, expression_basis
+from vidsynth_plugins.face3d.model import NUM_MESH
 from vidsynth_plugins.face3d.rendering import harmonics, rasterise, sample
 
-# T frames, M pixels of all frames, P parameters of a frame, G parameters of the shape
+# T frames, M pixels of all frames, P parameters of a frame
 
 PIXEL_WEIGHT = 20.0
 """How much the square of a difference of colours counts where that of a landmark's distance in
@@ -52,27 +49,17 @@ OUTLIER = 0.08
 """Difference of colours, in [0, 1], from which on a pixel is taken for something else."""
 STEADY_TURN, STEADY_PLACE, STEADY_EXPRESSION = 300.0, 30.0, 1.0
 """How much a frame is held to the mean of its neighbours: per squared radian, centimetre, unit."""
-NUM_MODES = 16
-"""Smooth deformations of the shape, each in three directions."""
-MODE_CALM = 40.0
-"""How much a centimetre of the smoothest mode counts, against all frames; finer ones count more."""
 
 
 class Synthesis(NamedTuple):
-    """How the model explains pictures, linearised; `fixed` are the equations of what is sought."""
+    """How the model explains pictures, linearised about its parameters."""
 
     error: float
-    """Root mean square difference of colours over the pixels that are taken for skin, in [0, 1]."""
+    """Root mean square difference of detail over the pixels that are taken for skin, in [0, 1]."""
     matrix: Tensor
     """(T, P, P)."""
     vector: Tensor
     """(T, P)."""
-    shared: Tensor
-    """(G, G): of the shape."""
-    shared_vector: Tensor
-    """(G,)."""
-    mixed: Tensor
-    """(T, P, G)."""
 
 
 def refine(
@@ -84,6 +71,7 @@ def refine(
     *,
     rounds: tuple[int, int] = (3, 3),
     before: Performance | None = None,
+    steady: bool = True,
 ) -> Performance:
     """Pose and expression at which the rendering looks like the frames.
 
@@ -94,6 +82,7 @@ def refine(
         seen: where to begin, in pixels of the crops.
         rounds: of Gauss-Newton at half and at full resolution.
         before: the last frame before these, in pixels of the frames, for steadiness.
+        steady: whether the frames follow one another, and are held near their neighbours.
     """
     lights = frame_lights(read(crops, person, seen), appearance)
     for level, count in ((1, rounds[0]), (0, rounds[1])):
@@ -102,37 +91,31 @@ def refine(
             found = synthesise(pictures, person, _shrunk_by(seen, level), appearance, lights)
             matrix, vector = normal_equations(landmarks_TV3, person, seen)
             matrix, vector = matrix + found.matrix, vector + found.vector
-            matrix, vector = _held(matrix, vector, crops.leave(seen), before)
+            if steady:
+                matrix, vector = _held(matrix, vector, crops.leave(seen), before)
             seen = stepped(seen, torch.linalg.solve(matrix, vector))
     eyes = fit(landmarks_TV3, person, rounds=0, start=seen)
     return replace(seen, gaze=eyes.gaze)
 
 
 def learn_by_pixels(
-    crops: Crops, landmarks_TV3: Tensor, person: Person, *, rounds: int = 4
-) -> tuple[Person, Appearance]:
-    """Shape, texture and light of someone from some frames, refined together.
+    crops: Crops, landmarks_TV3: Tensor, person: Person, *, rounds: int = 2
+) -> Appearance:
+    """Texture and light of someone, sharper than landmarks leave them: estimated and refined by in
+    turns.
 
     Args:
-        crops: of the frames.
+        crops: of some frames, not necessarily one after the other.
         landmarks_TV3: (T, 478, 3) pixels of the crops.
-        person: as the landmarks alone have it.
-        rounds: of estimating the appearance, each followed by two steps of everything else.
+        person: whose they are.
+        rounds: of refining, each followed by another estimate.
     """
     seen = fit(landmarks_TV3, person)
-    for n in range(rounds):
-        level = 1 if n < rounds // 2 else 0
-        pictures = _shrunk(crops, level)
-        readings = read(crops, person, seen)
-        appearance = estimate_appearance(readings)
-        lights = frame_lights(readings, appearance)
-        for _ in range(2):
-            found = synthesise(
-                pictures, person, _shrunk_by(seen, level), appearance, lights, shape=True
-            )
-            person, seen = _joint_step(found, landmarks_TV3, person, seen)
-    person, seen = _set_upright(person, seen)
-    return person, estimate_appearance(read(crops, person, seen))
+    appearance = estimate_appearance(read(crops, person, seen))
+    for _ in range(rounds):
+        seen = refine(crops, landmarks_TV3, person, seen, appearance, rounds=(1, 1), steady=False)
+        appearance = estimate_appearance(read(crops, person, seen))
+    return appearance
 
 
 def synthesise(
@@ -141,8 +124,6 @@ def synthesise(
     seen: Performance,
     appearance: Appearance,
     lights_T27: Tensor,
-    *,
-    shape: bool = False,
 ) -> Synthesis:
     """Render the frames, compare, and linearise the difference about the parameters.
 
@@ -175,7 +156,7 @@ def synthesise(
     trust = trust * albedo[:, 3] * (crops.inside.flatten()[flat] > 0.99)
     error = float((trust * difference.square()).sum() / trust.sum().clamp(min=1e-6)) ** 0.5
 
-    moves = _picture_jacobian(person, seen, shape)  # (T, 468, 2, P + G), pixels
+    moves = _picture_jacobian(person, seen)
     corners = shown.frame[:, None] * NUM_MESH + triangles[shown.triangle]
     rows = torch.zeros(len(flat), moves.shape[-1])
     for axis in (0, 1):
@@ -184,7 +165,8 @@ def synthesise(
         # The surface carries its colours: where it moves to, the picture shows what was behind.
         rows -= slope_M2[:, axis, None] * at
     weight = PIXEL_WEIGHT * (64 / side) ** 2 * trust
-    return _equations(rows, difference, weight, shown.frame, count, error, seen)
+    matrix, vector = _equations(rows, difference, weight, shown.frame, count)
+    return Synthesis(error, matrix, vector)
 
 
 LUMINANCE = torch.tensor([0.299, 0.587, 0.114])
@@ -204,31 +186,18 @@ def _detail(images_TCHW: Tensor, there_T1HW: Tensor) -> Tensor:
 
 
 def _equations(
-    rows_MQ: Tensor,
-    difference_M: Tensor,
-    weight_M: Tensor,
-    frame_M: Tensor,
-    count: int,
-    error: float,
-    seen: Performance,
-) -> Synthesis:
-    num = NUM_POSE + seen.expression.shape[1]
-    width = rows_MQ.shape[-1]
+    rows_MP: Tensor, difference_M: Tensor, weight_M: Tensor, frame_M: Tensor, count: int
+) -> tuple[Tensor, Tensor]:
+    """(T, P, P) and (T, P) float64: the normal equations of each frame's pixels."""
+    width = rows_MP.shape[-1]
     matrix = torch.zeros(count, width, width, dtype=torch.float64)
     vector = torch.zeros(count, width, dtype=torch.float64)
     bounds = torch.searchsorted(frame_M, torch.arange(count + 1)).tolist()
     for t, span in enumerate(slice(*pair) for pair in pairwise(bounds)):
-        weighed = rows_MQ[span] * weight_M[span, None]
-        matrix[t] = (weighed.T @ rows_MQ[span]).double()
+        weighed = rows_MP[span] * weight_M[span, None]
+        matrix[t] = (weighed.T @ rows_MP[span]).double()
         vector[t] = (weighed.T @ difference_M[span]).double()
-    return Synthesis(
-        error,
-        matrix[:, :num, :num],
-        vector[:, :num],
-        matrix[:, num:, num:].sum(0),
-        vector[:, num:].sum(0),
-        matrix[:, :num, num:],
-    )
+    return matrix, vector
 
 
 def _slopes(bright_T1HW: Tensor, there_T1HW: Tensor) -> Tensor:
@@ -240,59 +209,10 @@ def _slopes(bright_T1HW: Tensor, there_T1HW: Tensor) -> Tensor:
     return torch.cat(slopes, dim=1)
 
 
-def _picture_jacobian(person: Person, seen: Performance, shape: bool) -> Tensor:
-    """(T, 468, 2, P + G) float32 pixels per unit of each parameter."""
+def _picture_jacobian(person: Person, seen: Performance) -> Tensor:
+    """(T, 468, 2, P) float32 pixels per unit of each parameter."""
     _, jacobian = jacobian_of(person, seen)
-    parts = [jacobian[:, :, :2]]
-    if shape:
-        modes = _modes()[0].double()  # (468, K)
-        each = torch.einsum("tij,vk->tvikj", seen.rotation[:, :2], modes)
-        parts.append(each.flatten(3))
-    return (seen.scale[:, None, None, None] * torch.cat(parts, dim=-1)).float()
-
-
-@cache
-def _modes() -> tuple[Tensor, Tensor]:
-    """(468, K) smooth functions on the mesh, and (K,) how little each is to be expected.
-
-    Eigenvectors of the mesh's graph Laplacian, from the smoothest: what faces differ by, without
-    the statistics of anybody's scans.
-    """
-    triangles = load_face_mesh().triangles
-    links = np.zeros((NUM_MESH, NUM_MESH))
-    for a, b in ((0, 1), (1, 2), (2, 0)):
-        links[triangles[:, a], triangles[:, b]] = links[triangles[:, b], triangles[:, a]] = 1
-    values, vectors = np.linalg.eigh(np.diag(links.sum(axis=1)) - links)
-    modes = vectors[:, 1 : NUM_MODES + 1] * NUM_MESH**0.5
-    rough = values[1 : NUM_MODES + 1] / values[1]
-    return torch.from_numpy(modes.astype(np.float32)), torch.from_numpy(rough.astype(np.float32))
-
-
-def _joint_step(
-    found: Synthesis, landmarks_TV3: Tensor, person: Person, seen: Performance
-) -> tuple[Person, Performance]:
-    """One step of all frames and the shape together: the frames are eliminated first (Schur)."""
-    matrix, vector = normal_equations(landmarks_TV3, person, seen)
-    matrix, vector = matrix + found.matrix, vector + found.vector
-    rough = _modes()[1].double().repeat_interleave(3)
-    calm = torch.diag(MODE_CALM * len(matrix) * rough / 10)
-    inner = torch.linalg.solve(matrix, torch.cat([found.mixed, vector[..., None]], dim=-1))
-    reduced = found.shared + calm - torch.einsum("tpg,tph->gh", found.mixed, inner[..., :-1])
-    right = found.shared_vector - torch.einsum("tpg,tp->g", found.mixed, inner[..., -1])
-    move = torch.linalg.solve(reduced, right)
-    step = inner[..., -1] - inner[..., :-1] @ move
-    shape = person.shape + _modes()[0].double() @ move.view(NUM_MODES, 3)
-    return Person(shape, expression_basis(shape)), stepped(seen, step)
-
-
-def _set_upright(person: Person, seen: Performance) -> tuple[Person, Performance]:
-    """The same faces in the pictures, with the shape in the canonical face's axes and size."""
-    shape, turn, place, size = upright(person.shape)
-    rotation = seen.rotation @ turn
-    moved = seen.translation + seen.scale[:, None] * (seen.rotation @ place)[:, :2]
-    return Person(shape, expression_basis(shape)), replace(
-        seen, rotation=rotation, translation=moved, scale=seen.scale * size
-    )
+    return (seen.scale[:, None, None, None] * jacobian[:, :, :2]).float()
 
 
 def _held(
