@@ -10,7 +10,7 @@ far the rendered face is from the filmed one, how much it trembles, and how fast
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any
 
@@ -56,10 +56,10 @@ def bench(asked: Asked) -> Iterator[Row]:
     if asked.clip is not None:
         yield from on_clip(_clips_of(asked), prefix=asked.clip.stem)
         return
-    settings = Settings(size=asked.size or Settings.size)
+    settings = Settings()
     if asked.full:
-        settings = Settings(people=(1, 2, 3, 4, 5), frames=300, size=asked.size or 512)
-    yield from on_heads(settings, asked)
+        settings = Settings(people=(1, 2, 3, 4, 5), frames=300, size=512)
+    yield from on_heads(replace(settings, size=asked.size or settings.size), asked)
 
 
 def on_heads(settings: Settings, asked: Asked) -> Iterator[Row]:

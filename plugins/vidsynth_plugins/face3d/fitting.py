@@ -39,8 +39,12 @@ DEPTH_WEIGHT = 0.1
 """How much the trackers' z counts against x and y: it is a guess of a network."""
 CALM = 0.4
 """Weight of the square of a coefficient, where that of a point's distance in centimetres is 1."""
-SHAPE_STIFFNESS = 0.1
-"""How much the canonical face counts against what the frames say of the shape, per frame."""
+STIFF, LOOSE = 0.1, 0.02
+"""How much the canonical face counts against what the frames say of the shape, per frame: while it
+is found how the head is turned, and after that."""
+LEAST_TRUST = 0.1
+"""The least that a landmark counts for the shape in the end: where all frames agree, even the
+outline is believed."""
 GAZE_REACH = 0.75
 """Largest sine of an eye's angle against the head."""
 
@@ -108,8 +112,12 @@ def learn(landmarks_TV3: Tensor, *, rounds: int = 5) -> Person:
     landmarks = landmarks_TV3.double()
     for n in range(rounds):
         seen = fit(landmarks, person, rounds=4 if n == 0 else 2)
-        shape, *_ = upright(_reshaped(landmarks, person, seen, canonical))
+        shape, *_ = upright(_reshaped(landmarks, person, seen, canonical, stiffness=STIFF))
         person = Person(shape, expression_basis(shape))
+    # Axes and size are those of the stiff shape, which the trackers' errors have bent less.
+    seen = fit(landmarks, person)
+    shape = _reshaped(landmarks, person, seen, canonical, stiffness=LOOSE, least_trust=LEAST_TRUST)
+    person = Person(shape, expression_basis(shape))
     seen = fit(landmarks, person)
     rest = seen.expression.quantile(0.05, dim=0).clamp(min=0)
     for index, name in enumerate(EXPRESSIONS):
@@ -243,17 +251,25 @@ def _residual(landmarks: Tensor, seen: Performance, turned: Tensor) -> Tensor:
     return residual
 
 
-def _reshaped(landmarks: Tensor, person: Person, seen: Performance, canonical: Tensor) -> Tensor:
+def _reshaped(
+    landmarks: Tensor,
+    person: Person,
+    seen: Performance,
+    canonical: Tensor,
+    *,
+    stiffness: float,
+    least_trust: float = 0.0,
+) -> Tensor:
     """(468, 3): each point by least squares over all frames, about the canonical face."""
     moves = torch.einsum("te,evc->tvc", seen.expression, person.basis[:, :NUM_MESH])
     wanted = _residual(landmarks[:, :NUM_MESH], seen, moves @ seen.rotation.mT)
     # Depth's mean went with the residual; it belongs to the shape that is looked for.
     turned = canonical @ seen.rotation.mT
     wanted[..., 2] += turned[..., 2].mean(dim=1, keepdim=True)
-    weight = _trust()
+    weight = _trust().maximum(least_trust * _trust().new_tensor([1.0, 1.0, DEPTH_WEIGHT]))
     matrix = torch.einsum("tji,vj,tjk->vik", seen.rotation, weight, seen.rotation)
     vector = torch.einsum("tji,vj,tvj->vi", seen.rotation, weight, wanted)
-    stiff = SHAPE_STIFFNESS * len(landmarks)
+    stiff = stiffness * len(landmarks)
     matrix = matrix + stiff * torch.eye(3, dtype=matrix.dtype)
     return torch.linalg.solve(matrix, vector + stiff * canonical)
 

@@ -34,15 +34,17 @@ class PortraitNet(nn.Module):
             _down(before, after, first=not level)
             for level, (before, after) in enumerate(zip(inputs, widths, strict=True))
         )
+        # Half as many at full resolution, where each costs four times what it does below.
+        finest = max(1, options.filters // 2)
         up: list[nn.Module] = []
         deep = widths[-1]
         for level in reversed(range(options.levels)):
-            wide = widths[level - 1] if level else options.filters
+            wide = widths[level - 1] if level else finest
             drop = options.dropout if options.levels - level <= DROPPED_LEVELS else 0.0
             up.append(_up(deep, wide, dropout=drop))
             deep = wide * 2 if level else wide  # with the encoder's features beside it
         self.up = nn.ModuleList(up)
-        self.head = nn.Conv2d(options.filters, 4 if background else 3, 3, padding=1)
+        self.head = nn.Conv2d(finest, 4 if background else 3, 3, padding=1)
         self.apply(_initialise)
 
     def forward(self, windows_BCHW: Tensor, plate_3HW: Tensor | None = None) -> Tensor:
