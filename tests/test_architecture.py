@@ -18,10 +18,10 @@ ORDER = (
     "compiling", "processes", "clip", "raster", "facemesh", "drawing", "smoothing", "bodies",
     "faces", "correspondence", "conditioning", "classes", "exemplars",
     "regions", "stream", "kinds", "pixels", "sound", "encode", "pictures", "video", "worlds",
-    "clips", "distances", "blocks",
-    "losses", "plate", "retarget_body", "retarget_face", "retarget", "steady", "stages", "subject",
+    "clips", "distances", "blocks", "losses", "plate", "parametric",
+    "retarget_body", "retarget_face", "retarget", "steady", "stages", "subject",
     "outputs", "importing", "tracking", "dataset", "given", "scores", "training", "choosing",
-    "fitting", "generation", "clipmodels", "jobs", "pipeline", "evaluation",
+    "fitting", "generation", "clipmodels", "editing", "jobs", "pipeline", "evaluation",
     "testing", "bench", "cli",
 )  # fmt: skip
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vidsynth import drawing, exemplars, video
 from vidsynth.clip import VideoSpec
-from vidsynth.conditioning import Conditioning
+from vidsynth.conditioning import Conditioning, FaceSequence
 from vidsynth.errors import BadOption, CannotWrite, NoSubjectFound, UnsupportedVideo
 from vidsynth.exemplars import Gallery, Plan
 from vidsynth.files import cache_folder, cache_key, writing
@@ -279,7 +279,7 @@ def _output_crop(signal: Conditioning) -> Box:
     """Bodies keep the whole picture; a small face gets a square around every place it visits."""
     height, width = signal.size
     whole = (0, 0, width, height)
-    if signal.kind != "face":
+    if not isinstance(signal, FaceSequence):
         return whole
     boxes = signal.regions()["subject"][signal.present()]
     x0, y0 = boxes[:, :2].amin(0).tolist()

@@ -127,12 +127,19 @@ def overlay(clip: Clip, conditioning: Conditioning, *, strength: float = 0.75) -
         conditioning: T frames of a kind that can be drawn.
         strength: how opaque the drawing is, in [0, 1]; undrawn pixels keep the frame.
     """
-    drawn = in_colours(conditioning.draw(clip.height, clip.width)).float()
+    drawn = coloured(conditioning, clip.height, clip.width).float()
     opacity = drawn.amax(dim=1, keepdim=True) / 255 * strength
     frames = clip.frames.cpu().float()
     # Drawn colours are already dimmed towards black, so they are scaled by strength alone.
     mixed = frames * (1 - opacity) + drawn * strength
     return Clip(mixed.round().clamp(0, 255).to(torch.uint8), clip.pts)
+
+
+def coloured(conditioning: Conditioning, height: int, width: int) -> Tensor:
+    """What is drawn of it as (T, 3, height, width) uint8 colours, for people to look at."""
+    maps = conditioning.draw(height, width)
+    # Maps of bodies and faces begin with a picture, however many channels follow.
+    return in_colours(maps) if conditioning.kind == "labels" or maps.shape[1] < 3 else maps[:, :3]
 
 
 def in_colours(maps: Tensor) -> Tensor:

@@ -320,7 +320,7 @@ def _scorer(
 def _write_grid(path: Path, real: Tensor, motion: Conditioning, made: Tensor) -> None:
     """A PNG of six held-out moments: real above, what drives in the middle, made below."""
     index = torch.linspace(0, len(real) - 1, min(6, len(real))).long()
-    maps = drawing.in_colours(motion[index].draw(*real.shape[2:]))
+    maps = drawing.coloured(motion[index], real.shape[2], real.shape[3])
     rows = [torch.cat(list(part), dim=2) for part in (real[index], maps, made[index])]
     write_picture(path, torch.cat(rows, dim=1))
 

@@ -24,6 +24,7 @@ from vidsynth import (
 from vidsynth.choosing import Settings, choose_recipe, nested, resolved_plugins
 from vidsynth.clipmodels import fit_clips, learns_from_clips
 from vidsynth.conditioning import Conditioning
+from vidsynth.editing import own_motion
 from vidsynth.errors import BadOption
 from vidsynth.files import cache_folder, cache_key, check_free, writing
 from vidsynth.fitting import fit
@@ -297,7 +298,10 @@ def render(
         follow = _following(card.extractor, person)
         tracked = _track_source(source, follow, start, end, rate, reporter)
     wanted = options.merge({"retarget": card.settings.get("retarget", {})}, nested(settings))
-    retargeted = retarget.retarget(tracked.signal, card.summary, wanted["retarget"])
+    rest = None
+    if target is not None and wanted["retarget"].get("mode", "full") != "full":
+        rest = own_motion(subject, Path(target), reporter).signal
+    retargeted = retarget.retarget(tracked.signal, card.summary, wanted["retarget"], rest=rest)
     sentence = retargeted.report.sentence(tracked.pts)
     if sentence:
         reporter.warn(sentence)

@@ -19,13 +19,14 @@ from vidsynth.conditioning import VOID, Conditioning, FaceSequence, LabelMaps, P
 from vidsynth.errors import BadOption, BadSubject, NoSubjectFound, UnsupportedVideo
 from vidsynth.options import build
 from vidsynth.retarget_body import BodyRetarget, retarget_body, summarise_body
-from vidsynth.retarget_face import FaceRetarget, retarget_face, summarise_face
+from vidsynth.retarget_face import FaceRetarget, retarget_face, summarise_face, unfamiliar
 
 __all__ = [
     "BodyRetarget",
     "FaceRetarget",
     "RangeReport",
     "Retargeted",
+    "range_report",
     "retarget",
     "summarise",
 ]
@@ -136,6 +137,8 @@ def retarget(
     source: Conditioning,
     target_summary: Mapping[str, Any],
     options: Options | Mapping[str, Any] | None = None,
+    *,
+    rest: Conditioning | None = None,
 ) -> Retargeted:
     """The source's motion as the target would do it.
 
@@ -144,6 +147,8 @@ def retarget(
         target_summary: what `summarise` gave for the target's training sequence.
         options: BodyRetarget for a PoseSequence, FaceRetarget for a FaceSequence; or a mapping of
             some of its fields, checked here; None for the defaults.
+        rest: the target's own motion in pixels of its frame, which gives what the options' mode
+            does not take from the source; None gives a face at rest. Of faces only.
 
     Returns:
         A sequence with the source's frames one for one, in pixels of the target's frame. Frames
@@ -181,13 +186,28 @@ def retarget(
     if isinstance(source, PoseSequence):
         moved, reasons = retarget_body(source, target_summary, _checked(BodyRetarget, options))
     else:
-        moved, reasons = retarget_face(source, target_summary, _checked(FaceRetarget, options))
-    distance = _bank_distance(_comparable(moved).features(), target_summary["bank"])
+        own = rest if isinstance(rest, FaceSequence) else None
+        chosen = _checked(FaceRetarget, options)
+        moved, reasons = retarget_face(source, target_summary, chosen, rest=own)
+    return Retargeted(moved, _range_report(moved, reasons, target_summary))
+
+
+def range_report(face: FaceSequence, target_summary: Mapping[str, Any]) -> RangeReport:
+    """Which frames of a face that is the target's already are new to its training."""
+    return _range_report(face, unfamiliar(face, target_summary), target_summary)
+
+
+def _range_report(
+    moved: PoseSequence | FaceSequence, reasons: dict[str, Tensor], summary: Mapping[str, Any]
+) -> RangeReport:
+    """With the frames that are unlike all of the training."""
+    body = isinstance(moved, PoseSequence)
+    distance = _bank_distance(_comparable(moved).features(), summary["bank"])
     here = moved.present()
     what = "poses" if body else "expressions"
     unlike = {what: reasons.pop(what, torch.zeros_like(here)) | (distance > _UNLIKE)}
     reasons = {noun: frames & here for noun, frames in (unlike | reasons).items()}
-    return Retargeted(moved, RangeReport(distance=distance * here, reasons=reasons))
+    return RangeReport(distance=distance * here, reasons=reasons)
 
 
 def _fit_size(source: Conditioning, target_summary: Mapping[str, Any]) -> Retargeted:

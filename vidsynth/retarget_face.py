@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from torch import Tensor
 from vidsynth import faces
 from vidsynth.conditioning import FaceSequence
 from vidsynth.facemesh import load_face_mesh
+from vidsynth.parametric import ParametricFace
 
 # T frames; canonical coordinates are centimetres, free of head pose
 
@@ -30,12 +31,17 @@ _LIDS_GAPS = ((159, 145), (386, 374))
 _MOUTH_CORNERS = (61, 291)
 _EYE_CORNERS = ((33, 133), (362, 263))  # of the right eye, of the left
 
+Mode = Literal["full", "expression", "pose", "gaze"]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FaceRetarget:
     """How a head's motion is brought to the target.
 
     Attributes:
+        mode: what the source gives: "full" everything; "expression" the face only, for dubbing;
+            "pose" the head's turns and its place only; "gaze" the eyes only. The rest is as in
+            the target's own video where that is at hand, and else at rest.
         expression_strength: 1 keeps the source's expressions, 0 keeps the target's neutral face.
         gaze_strength: 1 keeps the source's eye movements, 0 keeps the target's neutral gaze.
         pose_strength: 1 keeps the source's head movements, 0 keeps the target's usual pose.
@@ -45,6 +51,7 @@ class FaceRetarget:
             frame, and not relative to the source's usual ones.
     """
 
+    mode: Mode = "full"
     expression_strength: float = 1.0
     gaze_strength: float = 1.0
     pose_strength: float = 1.0
@@ -217,40 +224,164 @@ def _beyond(values: Tensor, bounds: Mapping[str, list[float]], margin: float) ->
 
 
 def retarget_face(
-    source: FaceSequence, summary: Mapping[str, Any], options: FaceRetarget
+    source: FaceSequence,
+    summary: Mapping[str, Any],
+    options: FaceRetarget,
+    *,
+    rest: FaceSequence | None = None,
 ) -> tuple[FaceSequence, dict[str, Tensor]]:
     """The source's performance by the target, and (T,) bool masks of what is new to the target.
 
     A frame counts when the head turns 3 degrees, moves 3 % of the frame's height, or grows 5 %
     beyond the training's extremes before it is held back, or the mouth opens 2 mm wider.
+
+    Args:
+        source: of which `options.mode` says what is taken.
+        summary: of the target.
+        options: how.
+        rest: the target's own video, in pixels of its frame, which gives what the source does not.
+            Where it is shorter than the source it is played back and forth.
     """
-    own = _Neutral.of(_shown(source))
     target = _Neutral.from_dict(summary["neutral"])
     ranges, (height, width) = summary["ranges"], summary["size"]
-    turn, translation, scale = _pose(source, own, target, options, (height, width))
-    shapes = _reshape(canonical(source), own.shape, target.shape, options)
-    reasons = {
-        "head turns": _beyond(turn, ranges["turn"], 0.05),
-        "places": _beyond(translation, ranges["translation"], 0.03 * height),
-        "sizes": _beyond(scale, ranges["scale"], 0.05 * float(target.scale)),
-        "expressions": _beyond(_openings(shapes)[0][:, None], ranges["mouth"], 0.2),
-    }
+    mode = options.mode
+    own_part = None if rest is None else rest[_back_and_forth(len(rest), len(source))]
+    turn, translation, scale = _pose(
+        *_actor(source, own_part, target, options, mode in ("full", "pose")), (height, width)
+    )
+    moved, shapes = _acted(
+        *_actor(source, own_part, target, options, mode in ("full", "expression")), summary
+    )
+    if (mode == "expression" and own_part is not None) or mode == "gaze":
+        eyes = _actor(source, own_part, target, options, mode == "gaze")
+        moved, shapes = _with_eyes_of(moved, shapes, *_acted(*eyes, summary))
+    reasons = _unfamiliar(turn, translation, scale, shapes, summary)
     if options.clip:
         turn = soften(turn, ranges["turn"])
         translation = soften(translation, ranges["translation"])
         scale = soften(scale, ranges["scale"])
     rotation = rotations_from(turn) @ target.rotation
-    landmarks = scale[:, None] * (shapes @ rotation.mT)
+    moved = replace(moved, seen=source.seen)
+    return posed(moved, shapes, rotation, translation, scale[:, 0], (height, width)), reasons
+
+
+def resting(summary: Mapping[str, Any], count: int) -> FaceSequence:
+    """So many frames of the target doing nothing, where it usually is."""
+    target = _Neutral.from_dict(summary["neutral"])
+    height, width = summary["size"]
+    still = FaceSequence(
+        landmarks=torch.zeros(count, 478, 3),
+        rotation=torch.zeros(count, 3, 3),
+        translation=torch.zeros(count, 2),
+        scale=torch.zeros(count),
+        seen=torch.ones(count, dtype=torch.bool),
+        frame_size=(height, width),
+    )
+    pose = (target.rotation, target.translation, target.scale)
+    each = [part.expand(count, *part.shape) for part in (target.shape, *pose)]
+    return posed(still, *each, (height, width))
+
+
+def unfamiliar(face: FaceSequence, summary: Mapping[str, Any]) -> dict[str, Tensor]:
+    """(T,) bool masks of what is new to the target in a sequence that is the target's already, as
+    of `retarget_face`."""
+    turn = rotation_vectors(
+        face.rotation.double() @ _Neutral.from_dict(summary["neutral"]).rotation.T
+    )
+    place, scale = face.translation.double(), face.scale.double()[:, None]
+    return _unfamiliar(turn, place, scale, canonical(face), summary)
+
+
+def _unfamiliar(
+    turn: Tensor, translation: Tensor, scale: Tensor, shapes: Tensor, summary: Mapping[str, Any]
+) -> dict[str, Tensor]:
+    ranges, height = summary["ranges"], summary["size"][0]
+    usual = float(summary["neutral"]["scale"])
+    return {
+        "head turns": _beyond(turn, ranges["turn"], 0.05),
+        "places": _beyond(translation, ranges["translation"], 0.03 * height),
+        "sizes": _beyond(scale, ranges["scale"], 0.05 * usual),
+        "expressions": _beyond(_openings(shapes)[0][:, None], ranges["mouth"], 0.2),
+    }
+
+
+def posed(
+    face: FaceSequence,
+    shapes: Tensor,
+    rotation: Tensor,
+    translation: Tensor,
+    scale: Tensor,
+    frame_size: tuple[int, int],
+) -> FaceSequence:
+    """The face with these points in its own axes (T, 478, 3), in this pose and place."""
+    landmarks = scale[:, None, None] * (shapes @ rotation.mT)
     landmarks[..., :2] += translation[:, None]
-    moved = replace(
-        source,
+    return replace(
+        face,
         landmarks=landmarks.float(),
         rotation=rotation.float(),
         translation=translation.float(),
-        scale=scale[:, 0].float(),
-        frame_size=(height, width),
+        scale=scale.float(),
+        frame_size=tuple(frame_size),
     )
-    return moved, reasons
+
+
+_Actor = tuple[FaceSequence, _Neutral, _Neutral, FaceRetarget]
+"""Who acts, what they look like at rest, whom they act, and how."""
+
+
+def _actor(
+    source: FaceSequence,
+    rest: FaceSequence | None,
+    target: _Neutral,
+    options: FaceRetarget,
+    by_source: bool,
+) -> _Actor:
+    """Who gives a part: the source, else the target's own video, else nobody: a face at rest."""
+    if by_source:
+        return source, _Neutral.of(_shown(source)), target, options
+    still = {name: 0.0 for name in ("expression_strength", "gaze_strength", "pose_strength")}
+    if rest is None:
+        changed = replace(options, absolute=False, **still)
+        return source, _Neutral.of(_shown(source)), target, changed
+    lively = dict.fromkeys(still, 1.0)
+    return rest, target, target, replace(options, absolute=False, **lively)
+
+
+def _acted(
+    source: FaceSequence,
+    own: _Neutral,
+    target: _Neutral,
+    options: FaceRetarget,
+    summary: Mapping[str, Any],
+) -> tuple[FaceSequence, Tensor]:
+    """The source as the target's face, and its points in the face's axes (T, 478, 3)."""
+    if isinstance(source, ParametricFace):
+        return source.acted_by(
+            summary, expression=options.expression_strength, gaze=options.gaze_strength
+        )
+    return source, _reshape(canonical(source), own.shape, target.shape, options)
+
+
+def _with_eyes_of(
+    face: FaceSequence, shapes: Tensor, other: FaceSequence, other_shapes: Tensor
+) -> tuple[FaceSequence, Tensor]:
+    """With the other's irises, between one's own lids."""
+    shapes = shapes.clone()
+    for (_, iris), corners in zip(_EYES, _EYE_CORNERS, strict=True):
+        moved = (shapes - other_shapes)[:, corners].mean(dim=1, keepdim=True)
+        shapes[:, iris] = other_shapes[:, iris] + moved
+    if "gaze" in face.parameters and "gaze" in other.parameters:
+        parameters = {**face.parameters, "gaze": other.parameters["gaze"]}
+        face = replace(face, parameters=parameters)
+    return face, shapes
+
+
+def _back_and_forth(count: int, wanted: int) -> Tensor:
+    """(wanted,) int64: 0, 1, ..., count - 1, count - 2, ..., 0, 1, ..."""
+    period = max(1, 2 * count - 2)
+    index = torch.arange(wanted) % period
+    return torch.where(index < count, index, period - index)
 
 
 def _pose(

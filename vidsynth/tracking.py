@@ -14,7 +14,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from vidsynth import stream, video
-from vidsynth.conditioning import Conditioning
+from vidsynth.conditioning import Conditioning, FaceSequence
 from vidsynth.errors import NoSubjectFound
 from vidsynth.files import cache_folder, cache_key, writing
 from vidsynth.kinds import Extractor
@@ -51,7 +51,9 @@ class Tracked:
                 f"{self.path}: {usable} of its {len(self.pts)} frames show more than background, "
                 f"and at least {at_least} are needed; use a longer or another sequence"
             )
-        thing = {"face": "face", "pose": "person"}.get(self.signal.kind, "subject")
+        thing = {"pose": "person"}.get(self.signal.kind, "subject")
+        if isinstance(self.signal, FaceSequence):
+            thing = "face"
         if not usable and (person or 1) > 1:
             raise NoSubjectFound(
                 f"{self.path}: no {thing} number {person} was found in it; give a lower --person "

@@ -107,6 +107,10 @@ BENCHES = {
         "vidsynth.bench.dvdgan:bench",
         "Clips from noise and a class: of that class, varied, at length; each discriminator.",
     ),
+    "face3d": (
+        "vidsynth.bench.face3d:bench",
+        "Pose, gaze, expression and light of a 3D face, before and after refinement by pixels.",
+    ),
     "scale": (
         "vidsynth.bench.scale:bench",
         "What more pixels, frames, samples and processes cost.",

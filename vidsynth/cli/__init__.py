@@ -18,6 +18,7 @@ COMMANDS = {
     "render": ("vidsynth.cli.render:render", "Make a trained subject move like a source."),
     "run": ("vidsynth.cli.run:run", "Put a video through a pipeline of your own."),
     "generate": ("vidsynth.cli.generate:generate", "Make clips that no video drives."),
+    "edit": ("vidsynth.cli.edit:edit", "Turn, move or animate a trained subject by hand."),
     "extract": ("vidsynth.cli.extract:extract", "Track the person or face in a video."),
     "eval": ("vidsynth.cli.eval:eval_", "Measure how good a made video is."),
     "import": ("vidsynth.cli.import_:import_", "Put published weights into a subject."),
