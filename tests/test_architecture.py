@@ -14,13 +14,13 @@ ROOT = Path(__file__).parents[1]
 
 # A module (or package) of the core imports only from its left.
 ORDER = (
-    "errors", "report", "options", "registry", "recipes", "files", "weights", "devices",
+    "errors", "report", "options", "registry", "recipes", "locks", "files", "weights", "devices",
     "compiling", "processes", "clip", "raster", "facemesh", "drawing", "smoothing", "bodies",
     "faces", "correspondence", "conditioning", "exemplars",
     "regions", "stream", "kinds", "pixels", "sound", "encode", "pictures", "video", "blocks",
     "losses", "plate", "retarget_body", "retarget_face", "retarget", "steady", "stages", "subject",
-    "outputs", "importing", "tracking", "dataset", "given", "scores", "training", "choosing",
-    "fitting", "jobs", "evaluation", "worlds",
+    "outputs", "importing", "tracking", "dataset", "given", "scores", "checkpoint", "training",
+    "choosing", "fitting", "jobs", "evaluation", "worlds",
     "testing", "bench", "cli",
 )  # fmt: skip
 

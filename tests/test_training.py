@@ -112,14 +112,41 @@ def test_losses_that_stay_non_finite_end_with_the_reason(tmp_path):
         run_training(tmp_path, 6, TinyObjective(poisoned_at=tuple(range(2, 99))))
 
 
-def test_a_damaged_checkpoint_is_named_and_left_alone(tmp_path):
+def test_checkpoints_that_are_both_damaged_are_named_and_left_alone(tmp_path):
     run_training(tmp_path, 3)
-    state = tmp_path / "state.pt"
-    damaged = state.read_bytes()[:200]
-    state.write_bytes(damaged)
+    kept = [tmp_path / "state.pt", tmp_path / "state.previous.pt"]
+    for state in kept:
+        state.write_bytes(state.read_bytes()[:200])
+    damaged = [state.read_bytes() for state in kept]
     with pytest.raises(BadSubject, match=r"state\.pt is damaged"):
         run_training(tmp_path, 6)
-    assert state.read_bytes() == damaged
+    assert [state.read_bytes() for state in kept] == damaged
+
+
+def flip_a_bit(data: bytes, at: int) -> bytes:
+    return data[:at] + bytes([data[at] ^ 4]) + data[at + 1 :]
+
+
+@pytest.mark.parametrize("how", ["cut", "flipped", "gone"])
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_serves(tmp_path, how, caplog):
+    _, reference, reference_ema = run_training(tmp_path / "whole", 8)
+    run_training(tmp_path / "hurt", 8)
+    state = tmp_path / "hurt" / "state.pt"
+    data = state.read_bytes()
+    weight = next(reference.network.parameters()).detach().numpy().tobytes()
+    if how == "gone":  # a power cut between two renames
+        state.unlink()
+    else:
+        assert weight in data  # a flipped bit of a weight is still a weight: only a sum tells
+        hurt = data[: len(data) // 2] if how == "cut" else flip_a_bit(data, data.index(weight) + 9)
+        state.write_bytes(hurt)
+    run, objective, ema = run_training(tmp_path / "hurt", 8)
+    assert run.step == 8
+    assert_bit_equal(weights_of(reference.network), weights_of(objective.network))
+    assert_bit_equal(reference_ema, ema)
+    if how != "gone":
+        assert "state.pt is damaged" in caplog.text and "at step 0" in caplog.text
+        assert (tmp_path / "hurt" / "state.damaged.pt").read_bytes() == hurt
 
 
 def test_a_checkpoint_of_other_options_is_refused(tmp_path):

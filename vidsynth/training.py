@@ -20,10 +20,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vidsynth.checkpoint import Budget, Run, has_state, load_state, modules_of, save_state
 from vidsynth.dataset import Footage
 from vidsynth.devices import Precision, autocast
-from vidsynth.errors import BadSubject, Interrupted, TrainingFailed
-from vidsynth.files import writing
+from vidsynth.errors import Interrupted, TrainingFailed
 from vidsynth.kinds import Objective, Recalled, TrainBatch
 from vidsynth.processes import Processes
 from vidsynth.report import Reporter
@@ -31,8 +31,6 @@ from vidsynth.scores import Scores
 
 # B batch, T frames, H, W pixels
 
-STATE = "state.pt"
-FORMAT = 1
 FIRST_SCORE_SECONDS = 60.0
 MAX_ROLLBACKS = 4
 
@@ -65,41 +63,6 @@ class TrainOptions:
             raise ValueError("warmup_steps cannot be negative")
         if not 0 <= self.ema < 1:
             raise ValueError("ema must be in [0, 1)")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Budget:
-    """How long to train, counted over all sessions of a subject: exactly one of the two."""
-
-    seconds: float | None = None
-    steps: int | None = None
-
-    def __post_init__(self) -> None:
-        if (self.seconds is None) == (self.steps is None):
-            raise ValueError("give a budget in seconds or in steps, not both")
-
-    def progress(self, run: Run) -> float:
-        """How much of it is used, in [0, 1]."""
-        if self.steps is not None:
-            return min(1.0, run.step / max(1, self.steps))
-        return min(1.0, run.seconds / max(1e-9, self.seconds or 0.0))
-
-    def allows(self, run: Run) -> bool:
-        if self.steps is not None:
-            return run.step < self.steps
-        assert self.seconds is not None
-        return run.seconds < self.seconds
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
-    """Where a training stands."""
-
-    step: int = 0
-    seconds: float = 0.0
-    rollbacks: int = 0
-    """Times that non-finite losses were met; each halves the learning rate."""
-    scores: tuple[Mapping[str, float], ...] = ()
 
 
 def train(
@@ -141,15 +104,15 @@ def train(
     """
     processes = processes or Processes()
     reporter = reporter or Reporter()
-    for module in _modules(objective).values():
+    for module in modules_of(objective).values():
         module.to(device).train()
         processes.share(module)
     footage.starts(objective.num_frames)  # raises where there is not even one
     longest = footage.longest_run()
     run = Run()
     ema = {n: v.detach().clone() for n, v in objective.generator.state_dict().items()}
-    if (folder / STATE).exists():
-        run = load_state(folder, objective, ema, budget, device)
+    if has_state(folder):
+        run = load_state(folder, objective, ema, budget, device, reporter=reporter)
         reporter.say(f"going on from step {run.step} ({run.seconds:.0f} s of training so far)")
     elif processes.is_main:
         save_state(folder, objective, ema, run)
@@ -299,71 +262,6 @@ def sample_starts(starts: Tensor, run: Run, batch: int, seed: int, processes: Pr
         rng = torch.Generator().manual_seed(seed * 1_000_003 + epoch * 101 + run.rollbacks)
         chosen.append(starts[torch.randperm(len(starts), generator=rng)[index]])
     return torch.stack(chosen[processes.rank :: processes.count])
-
-
-def save_state(folder: Path, objective: Objective, ema: Mapping[str, Tensor], run: Run) -> None:
-    """Write the checkpoint: whole, or not at all."""
-    state = {
-        "format": FORMAT,
-        "step": run.step,
-        "seconds": run.seconds,
-        "rollbacks": run.rollbacks,
-        "scores": [dict(s) for s in run.scores],
-        "modules": {name: m.state_dict() for name, m in _modules(objective).items()},
-        "optimizers": {p.name: p.optimizer.state_dict() for p in objective.phases},
-        "ema": dict(ema),
-        "objective": objective.state(),
-    }
-    # Through a file of Python's, whose errors say what the disk said.
-    with writing(folder / STATE) as temporary, temporary.open("wb") as file:
-        torch.save(state, file)
-
-
-def load_state(
-    folder: Path,
-    objective: Objective,
-    ema: dict[str, Tensor],
-    budget: Budget,
-    device: torch.device,
-) -> Run:
-    """Take a checkpoint back into `objective` and `ema`. Raises BadSubject."""
-    path = folder / STATE
-    try:
-        state = torch.load(path, map_location=device, weights_only=True)
-    except Exception as error:  # torch raises many kinds for a damaged file
-        raise BadSubject(
-            f"{path} is damaged ({type(error).__name__}); delete the folder {folder} to train on "
-            "from the stored weights' options anew"
-        ) from error
-    if state["format"] > FORMAT:
-        raise BadSubject(
-            f"{path} was made by a newer vidsynth; upgrade with pip install -U vidsynth"
-        )
-    run = Run(
-        step=state["step"],
-        seconds=state["seconds"],
-        rollbacks=state["rollbacks"],
-        scores=tuple(state["scores"]),
-    )
-    objective.load_state(state["objective"])
-    objective.at_progress(budget.progress(run))
-    try:
-        for name, module in _modules(objective).items():
-            module.load_state_dict(state["modules"][name])
-        for phase in objective.phases:
-            phase.optimizer.load_state_dict(state["optimizers"][phase.name])
-    except (KeyError, RuntimeError, ValueError) as error:
-        raise BadSubject(
-            f"{path} does not fit the options asked for; train into another folder, or with the "
-            "options it was made with"
-        ) from error
-    for name, value in state["ema"].items():
-        ema[name].copy_(value)
-    return run
-
-
-def _modules(objective: Objective) -> dict[str, torch.nn.Module]:
-    return {phase.name: phase.module for phase in objective.phases}
 
 
 def _update_ema(
