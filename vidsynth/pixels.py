@@ -37,6 +37,20 @@ _TO_SDR = (
 _FULL_UNLESS_TAGGED = ("yuvj", "gray", "ya8", "ya16", "mono")
 
 
+MOST_PIXELS = 1 << 26
+"""Of one picture, twice those of 8K: a file of a few bytes can declare, and decode to, any size."""
+
+
+def refuse_giant(path: Path, width: int, height: int) -> None:
+    """Raises UnsupportedVideo for pictures of more than MOST_PIXELS."""
+    if width * height > MOST_PIXELS:
+        raise UnsupportedVideo(
+            f"{path}: its pictures are {width}x{height}, more than the {MOST_PIXELS / 1e6:.0f} "
+            f"million pixels that are read; make them smaller with: ffmpeg -i {path.name} -vf "
+            "scale=3840:-2 smaller.mp4"
+        )
+
+
 class FrameReader:
     """Turns the frames of one stream into upright RGB with square pixels.
 
@@ -58,6 +72,7 @@ class FrameReader:
         aspect = stream.sample_aspect_ratio or Fraction(1)
         shape = first.height, max(1, round(first.width * aspect))
         self.height, self.width = size or (shape[::-1] if self._turn else shape)
+        refuse_giant(path, self.width, self.height)
         self._form = _form(first)
         self._has_alpha = _has_alpha(first)
         self.matrix, self._colourspace, self.full_range = _colour(path, first)

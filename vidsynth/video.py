@@ -34,7 +34,7 @@ from vidsynth import pictures
 from vidsynth.clip import Clip, VideoSpec
 from vidsynth.encode import WrittenVideo, check_codec, check_output, write_video
 from vidsynth.errors import UnsupportedVideo
-from vidsynth.pixels import FrameReader
+from vidsynth.pixels import FrameReader, refuse_giant
 from vidsynth.sound import clock_start
 from vidsynth.stream import Chunk
 
@@ -312,6 +312,7 @@ def _video_stream(path: Path, container: InputContainer) -> VideoStream:
             f"{path}: its codec is unknown here; convert it with: "
             f"ffmpeg -i {path.name} -c:v libx264 converted.mp4"
         )
+    refuse_giant(path, pictures[0].width, pictures[0].height)
     return pictures[0]
 
 
