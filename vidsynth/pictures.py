@@ -67,7 +67,7 @@ def decode(path: Path) -> tuple[VideoFrame, VideoStream]:
     Raises UnsupportedVideo when it is none.
     """
     try:
-        with av.open(f"file:{path}") as container:
+        with av.open(f"file:{path}", metadata_errors="replace") as container:
             stream = container.streams.video[0]
             refuse_giant(path, stream.width, stream.height)
             return next(container.decode(stream)), stream

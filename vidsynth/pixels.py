@@ -51,6 +51,18 @@ def refuse_giant(path: Path, width: int, height: int) -> None:
         )
 
 
+def size_changes(
+    path: Path, before: tuple[int, int], now: tuple[int, int], *, second: float
+) -> UnsupportedVideo:
+    """The refusal of a video whose (height, width) changes on the way."""
+    height, width = before
+    return UnsupportedVideo(
+        f"{path}: the frame size changes from {width}x{height} to {now[1]}x{now[0]} at "
+        f"{second:.2f} s; convert it with: ffmpeg -i {path.name} -vf scale={width}:{height} "
+        "converted.mp4"
+    )
+
+
 class FrameReader:
     """Turns the frames of one stream into upright RGB with square pixels.
 
@@ -100,12 +112,8 @@ class FrameReader:
     def _changed(self, frame: VideoFrame, second: float) -> None:
         """Follow a change of pixel format or colour; refuse one of size."""
         if (frame.width, frame.height) != self._stored:
-            width, height = self._stored
-            raise UnsupportedVideo(
-                f"{self._path}: the frame size changes from {width}x{height} to "
-                f"{frame.width}x{frame.height} at {second:.2f} s; convert it with: "
-                f"ffmpeg -i {self._path.name} -vf scale={width}:{height} converted.mp4"
-            )
+            now = frame.height, frame.width
+            raise size_changes(self._path, self._stored[::-1], now, second=second)
         self._form, self._has_alpha = _form(frame), _has_alpha(frame)
         _, self._colourspace, self.full_range = _colour(self._path, frame)
 

@@ -48,7 +48,7 @@ def look(path: Path, sound: Path, output: Path) -> None:
 
 
 def look_inside(path: Path, sound: Path, output: Path) -> None:
-    video.read_frames_at(path, [0.0, 0.2, 3.0])
+    video.read_frames_at(path, [0.0, 0.2, 0.32, 3.0])
     for _ in video.read_chunks(path, chunk=3, start=0.2, end=0.4, note=lambda _: None):
         pass
 
@@ -98,7 +98,7 @@ LABELS = ("--steps", "1", "--size", "32", "-s", "generator.filters=4", "-s", "ge
 ALWAYS: tuple[Command, ...] = (look, look_inside, copy, hear)
 IN_TURN: tuple[Command, ...] = (
     command("extract", "-o", "OUT/a.safetensors", "--", "CASE"),
-    command("eval", "--metrics", "psnr", "--", "CASE", "SOUND"),
+    command("eval", "--metric", "psnr", "--", "CASE", "SOUND"),
     command("train", "--labels", "CASE", "-o", "OUT/subject", *LABELS, "--", "CASE"),
     command("transfer", "--recipe", "dance", "-o", "OUT/a.mp4", "--", "CASE", "SOUND"),
     command("extract", "--extractor", "face", "-o", "OUT/a.safetensors", "--", "CASE"),
