@@ -30,6 +30,7 @@ from vidsynth.given import as_given, in_colours, maps_as_source
 from vidsynth.kept import kept_frames
 from vidsynth.kinds import Given
 from vidsynth.outputs import check_outputs, refuse_inputs, write_settings
+from vidsynth.provenance import about, as_metadata, sign_and_tell
 from vidsynth.report import Reporter
 from vidsynth.steady import STEADINESS, rest_seconds
 from vidsynth.stream import Chunk, StageReport
@@ -74,6 +75,8 @@ def transfer(
     steadiness: float = STEADINESS,
     codec: str = "h264",
     overwrite: bool = False,
+    provenance: bool = True,
+    certificate: str | Path | None = None,
     fps: float | None = None,
     settings: Settings = (),
     reporter: Reporter | None = None,
@@ -101,6 +104,8 @@ def transfer(
         steadiness: 0 for the generator's own frames, up to 1 for less flicker and calmer motion.
         codec: "h264" or another that the container takes.
         overwrite: replace an output that exists.
+        provenance: write into the output that it is synthetic, and from what (vidsynth.provenance).
+        certificate: PEM file to sign that with, instead of one made for this machine.
         fps: frames per second of videos that are folders of pictures, by default 25.
         settings: changes to the recipe, nested or as "generator.filters=48" strings.
         reporter: told of progress.
@@ -155,6 +160,8 @@ def transfer(
         steadiness=steadiness,
         codec=codec,
         overwrite=overwrite,
+        provenance=provenance,
+        certificate=certificate,
         fps=float(rate) if rate and source.is_dir() else None,
         settings={"retarget": chosen.retarget},
         reporter=reporter,
@@ -232,6 +239,8 @@ def render(
     steadiness: float = STEADINESS,
     codec: str = "h264",
     overwrite: bool = False,
+    provenance: bool = True,
+    certificate: str | Path | None = None,
     fps: float | None = None,
     settings: Settings = (),
     reporter: Reporter | None = None,
@@ -288,6 +297,8 @@ def render(
     if sentence:
         reporter.warn(sentence)
 
+    # Render, streaming.
+    told = about(card, source) if provenance else None
     written: list[video.WrittenVideo] = []
 
     def write(chunks: Iterator[Chunk]) -> None:
@@ -307,10 +318,10 @@ def render(
                 codec=codec,
                 overwrite=overwrite,
                 device=where,
+                metadata=told and as_metadata(told),
             )
         )
 
-    # Render, streaming.
     with kept_frames(
         video.content_hash(subject.folder / WEIGHTS),
         asdict(card),
@@ -346,6 +357,7 @@ def render(
             ahead = devices.prefetch_beside(where)
             reports = stream.run(chunks, line, write, prefetch=ahead, progress=step.update)
     write_settings(output, subject.card, source, wanted, steadiness)
+    sign_and_tell(output, told, certificate and Path(certificate), reporter)
     for note in written[0].notes:
         reporter.say(note)
     reporter.say(f"wrote {output}: {len(tracked.pts)} frames")

@@ -117,7 +117,7 @@ def train(
     elif processes.is_main:
         save_state(folder, objective, ema, run)
     board = _Board(folder) if processes.is_main else None
-    saved_at = run.seconds
+    saved = run
     total, done_before = (budget.steps, run.step) if budget.steps else (budget.seconds, run.seconds)
     with (
         reporter.step("training", total, _unit(budget), done=done_before) as bar,
@@ -151,18 +151,20 @@ def train(
             if run.step == 5:
                 _tell_pace(run, budget, reporter)
             done = not budget.allows(run)
+            due = run.seconds - saved.seconds > options.checkpoint_seconds
             if processes.is_main and (done or _score_is_due(before.seconds, run.seconds)):
-                run = _scored(score, ema, run, began=perf_counter())
+                run, due = _scored(score, ema, run, began=perf_counter()), True
                 reporter.say(f"held-out frames at {_clock(run.seconds)}: {_said(run)}")
-                keep(ema, run)
             if board and (run.step % 10 == 0 or done):
                 board.write(losses, run)
-            if processes.is_main and run.seconds - saved_at > options.checkpoint_seconds:
+            if processes.is_main and due:
+                # In this order: who finds weights of so many steps finds their checkpoint too.
                 save_state(folder, objective, ema, run)
                 keep(ema, run)
-                saved_at = run.seconds
+                saved = run
     if processes.is_main:
-        save_state(folder, objective, ema, run)
+        if saved.step != run.step:
+            save_state(folder, objective, ema, run)
         keep(ema, run)
     processes.wait()
     if interrupted:

@@ -16,6 +16,7 @@ COMMANDS = {
     "render": ("vidsynth.cli.render:render", "Make a trained subject move like a source."),
     "extract": ("vidsynth.cli.extract:extract", "Track the person or face in a video."),
     "eval": ("vidsynth.cli.eval:eval_", "Measure how good a made video is."),
+    "inspect": ("vidsynth.cli.inspect:inspect", "Say whether and how a video was made."),
     "import": ("vidsynth.cli.import_:import_", "Put published weights into a subject."),
     "plugins": ("vidsynth.cli.plugins:plugins", "List and explain the installed plugins."),
     "recipes": ("vidsynth.cli.recipes:recipes", "List and print the recipes."),
