@@ -20,8 +20,8 @@ ORDER = (
     "regions", "stream", "kinds", "pixels", "sound", "encode", "pictures", "video", "blocks",
     "losses", "plate", "retarget_body", "retarget_face", "retarget", "steady", "kept",
     "stages", "subject",
-    "outputs", "provenance", "importing", "tracking", "dataset", "given", "scores", "checkpoint",
-    "training", "choosing", "fitting", "jobs", "evaluation", "worlds",
+    "outputs", "provenance", "importing", "tracking", "dataset", "given", "scores", "watching",
+    "checkpoint", "training", "choosing", "fitting", "jobs", "evaluation", "worlds",
     "testing", "bench", "cli",
 )  # fmt: skip
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +52,10 @@ class Run:
     step: int = 0
     seconds: float = 0.0
     rollbacks: int = 0
-    """Times that non-finite losses were met; each halves the learning rate."""
+    """Times that training had come apart; each halves the learning rate."""
     scores: tuple[Mapping[str, float], ...] = ()
+    watch: Mapping[str, float] = field(default_factory=dict)
+    """What `vidsynth.watching` remembers."""
 
 
 def has_state(folder: Path) -> bool:
@@ -69,6 +71,7 @@ def save_state(folder: Path, objective: Objective, ema: Mapping[str, Tensor], ru
         "seconds": run.seconds,
         "rollbacks": run.rollbacks,
         "scores": [dict(s) for s in run.scores],
+        "watch": dict(run.watch),
         "modules": {name: m.state_dict() for name, m in modules_of(objective).items()},
         "optimizers": {p.name: p.optimizer.state_dict() for p in objective.phases},
         "ema": dict(ema),
@@ -143,6 +146,7 @@ def load_state(
         seconds=state["seconds"],
         rollbacks=state["rollbacks"],
         scores=tuple(state["scores"]),
+        watch=state.get("watch", {}),
     )
     objective.load_state(state["objective"])
     objective.at_progress(budget.progress(run))
@@ -191,3 +195,9 @@ def _useless(path: Path, error: Exception) -> BadSubject:
 def modules_of(objective: Objective) -> dict[str, torch.nn.Module]:
     """What an objective trains, by the names of its phases."""
     return {phase.name: phase.module for phase in objective.phases}
+
+
+def is_finite(objective: Objective) -> bool:
+    """Whether every weight that it trains is a number: a finite loss can have another gradient."""
+    values = (v for m in modules_of(objective).values() for v in m.parameters())
+    return all(bool(torch.isfinite(value).all()) for value in values)

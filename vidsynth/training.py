@@ -20,7 +20,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vidsynth.checkpoint import Budget, Run, has_state, load_state, modules_of, save_state
+from vidsynth import watching
+from vidsynth.checkpoint import (
+    Budget,
+    Run,
+    has_state,
+    is_finite,
+    load_state,
+    modules_of,
+    save_state,
+)
 from vidsynth.dataset import Footage
 from vidsynth.devices import Precision, autocast
 from vidsynth.errors import Interrupted, TrainingFailed
@@ -98,7 +107,8 @@ def train(
         Where training stands; `seconds` is wall-clock time in this loop, scoring included.
 
     Raises:
-        TrainingFailed: losses stayed non-finite after several roll-backs.
+        TrainingFailed: losses stayed non-finite, or generator or discriminator collapsed, after
+            several roll-backs; the last good checkpoint is kept.
         Interrupted: Ctrl-C or SIGTERM; the checkpoint was written.
         BadSubject: the checkpoint is damaged or does not fit the options.
     """
@@ -111,8 +121,12 @@ def train(
     longest = footage.longest_run()
     run = Run()
     ema = {n: v.detach().clone() for n, v in objective.generator.state_dict().items()}
+
+    def load() -> Run:
+        return load_state(folder, objective, ema, budget, device, reporter=reporter)
+
     if has_state(folder):
-        run = load_state(folder, objective, ema, budget, device, reporter=reporter)
+        run = load()
         reporter.say(f"going on from step {run.step} ({run.seconds:.0f} s of training so far)")
     elif processes.is_main:
         save_state(folder, objective, ema, run)
@@ -139,19 +153,29 @@ def train(
             losses = train_step(
                 objective, batch, run, processes, precision=options.precision, pace=pace
             )
-            if not all(math.isfinite(value) for value in losses.values()):
-                run = _roll_back(folder, objective, ema, budget, device, run, losses, reporter)
+            generator = objective.phases[0].name
+            bad = [name for name, value in losses.items() if not math.isfinite(value)]
+            watch = run.watch if bad else watching.watched(run.watch, losses, generator)
+            due = run.seconds - saved.seconds > options.checkpoint_seconds
+            reason = watching.collapse(watch, generator)
+            if bad:
+                reason = f"losses ({', '.join(bad)}) were not finite"
+            elif (due or run.step % 50 == 49) and not is_finite(objective):
+                reason = "weights were not finite"
+            if reason:
+                run = saved = _rolled_back(load, run, reason, keep, ema, reporter)
                 continue
             _update_ema(ema, objective.generator.state_dict(), options.ema, run.step)
 
             # Tell, score, save.
             before = run
-            run = replace(run, step=run.step + 1, seconds=run.seconds + perf_counter() - began)
+            seconds = run.seconds + perf_counter() - began
+            run = replace(run, step=run.step + 1, seconds=seconds, watch=watch)
             bar.update(run.step if budget.steps else run.seconds, **_facts(losses))
             if run.step == 5:
                 _tell_pace(run, budget, reporter)
             done = not budget.allows(run)
-            due = run.seconds - saved.seconds > options.checkpoint_seconds
+            due = due and not watching.is_suspicious(watch)
             if processes.is_main and (done or _score_is_due(before.seconds, run.seconds)):
                 run, due = _scored(score, ema, run, began=perf_counter()), True
                 reporter.say(f"held-out frames at {_clock(run.seconds)}: {_said(run)}")
@@ -277,26 +301,24 @@ def _update_ema(
         ema[name].copy_(weights[name])
 
 
-def _roll_back(
-    folder: Path,
-    objective: Objective,
-    ema: dict[str, Tensor],
-    budget: Budget,
-    device: torch.device,
+def _rolled_back(
+    load: Callable[[], Run],
     run: Run,
-    losses: Mapping[str, float],
+    reason: str,
+    keep: Callable[[Mapping[str, Tensor], Run], None],
+    ema: Mapping[str, Tensor],
     reporter: Reporter,
 ) -> Run:
-    bad = ", ".join(name for name, value in losses.items() if not math.isfinite(value))
+    """Back at the last checkpoint, at half the learning rate; or the end, with that one."""
+    good = load()
     if run.rollbacks >= MAX_ROLLBACKS:
+        keep(ema, good)
         raise TrainingFailed(
-            f"losses ({bad}) were not finite at step {run.step}, again after {run.rollbacks} "
-            "roll-backs; the last good checkpoint is kept: lower generator.learning_rate with -s"
+            f"{reason} at step {run.step}, again after {run.rollbacks} roll-backs; the last good "
+            f"checkpoint, of step {good.step}, is kept: lower generator.learning_rate with -s"
         )
-    good = load_state(folder, objective, ema, budget, device)
     reporter.warn(
-        f"losses ({bad}) were not finite at step {run.step}: rolled back to step {good.step}, "
-        "learning rate halved"
+        f"{reason} at step {run.step}: rolled back to step {good.step}, learning rate halved"
     )
     return replace(good, rollbacks=run.rollbacks + 1)
 
