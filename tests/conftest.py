@@ -19,6 +19,17 @@ SHARED_MEDIA = Path(__file__).parents[2] / "shared" / "media"
 MAY_BE_MISSING = ("needs_media", "needs_cuda", "needs_weights")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Of tests/soak: how much to try. They stand here, where pytest reads them wherever it runs."""
+    group = parser.getgroup("soak")
+    for name, default, what in (
+        ("cases", 200, "hostile media files to try"),
+        ("kills", 20, "moments at which jobs are killed"),
+        ("seed", 0, "of both"),
+    ):
+        group.addoption(f"--soak-{name}", type=int, default=default, metavar="N", help=what)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def cache_of_our_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Tests neither read nor fill the user's cache."""

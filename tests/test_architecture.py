@@ -14,14 +14,15 @@ ROOT = Path(__file__).parents[1]
 
 # A module (or package) of the core imports only from its left.
 ORDER = (
-    "errors", "report", "options", "registry", "recipes", "files", "scaffold", "weights", "devices",
-    "compiling", "processes", "clip", "raster", "facemesh", "drawing", "smoothing", "bodies",
-    "faces", "correspondence", "conditioning", "classes", "exemplars",
+    "errors", "report", "options", "registry", "recipes", "locks", "files", "scaffold", "weights",
+    "devices", "compiling", "processes", "clip", "raster", "facemesh", "drawing", "smoothing",
+    "bodies", "faces", "correspondence", "conditioning", "classes", "exemplars",
     "regions", "stream", "kinds", "pixels", "sound", "encode", "pictures", "video", "worlds",
     "clips", "distances", "blocks", "losses", "plate", "parametric",
-    "retarget_body", "retarget_face", "retarget", "steady", "stages", "subject",
-    "outputs", "importing", "tracking", "dataset", "given", "scores", "training", "choosing",
-    "fitting", "generation", "clipmodels", "editing", "jobs", "pipeline", "evaluation",
+    "retarget_body", "retarget_face", "retarget", "steady", "kept", "stages", "subject",
+    "outputs", "provenance", "importing", "tracking", "dataset", "given", "scores", "watching",
+    "checkpoint", "training", "choosing", "fitting", "generation", "clipmodels", "editing", "jobs",
+    "pipeline", "evaluation",
     "testing", "bench", "cli",
 )  # fmt: skip
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from tiny import TinyObjective, tiny_footage, weights_of
 
+from vidsynth import watching
 from vidsynth.errors import BadSubject, Interrupted, TrainingFailed
 from vidsynth.processes import Processes
 from vidsynth.scores import Scores
@@ -112,14 +113,105 @@ def test_losses_that_stay_non_finite_end_with_the_reason(tmp_path):
         run_training(tmp_path, 6, TinyObjective(poisoned_at=tuple(range(2, 99))))
 
 
-def test_a_damaged_checkpoint_is_named_and_left_alone(tmp_path):
+class Collapsing(TinyObjective):
+    """From a step on, one side's losses go where a collapse takes them."""
+
+    def __init__(self, side: str, since: int, until: int = 10**9) -> None:
+        super().__init__()
+        self.side, self.since, self.until = side, since, until
+
+    def losses(self, phase, batch, step):
+        losses = super().losses(phase, batch, step)
+        if phase == self.side and self.since <= self.calls < self.until:
+            factor = {"G": 50.0, "D": 1e-9}[phase]
+            losses = {name: factor * value for name, value in losses.items()}
+        return losses
+
+
+@pytest.mark.parametrize(
+    ("side", "until", "said"),
+    [("G", 72, "the generator collapsed"), ("D", 260, "the discriminator collapsed")],
+)
+def test_a_collapse_rolls_back_to_before_it_and_says_so(
+    tmp_path, side, until, said, caplog, monkeypatch
+):
+    monkeypatch.setattr(watching, "PATIENCE", 30)
+    run, objective, _ = run_training(tmp_path, until + 40, Collapsing(side, 40, until))
+    assert said in caplog.text and "learning rate halved" in caplog.text
+    assert run.step == until + 40 and run.rollbacks == 1
+    rate = objective.phases[0].optimizer.param_groups[0]["lr"]
+    assert rate <= 0.5 * 1e-2
+
+
+def test_a_collapse_that_comes_back_ends_with_the_reason_and_the_best_weights(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(watching, "PATIENCE", 30)
+    run_training(tmp_path, 25)
+    with pytest.raises(TrainingFailed, match=r"generator collapsed.*of step 25, is kept"):
+        run_training(tmp_path, 200, Collapsing("G", 0))
+
+
+def test_weights_that_are_no_numbers_reach_no_checkpoint(tmp_path, caplog):
+    class Poisoned(TinyObjective):
+        def losses(self, phase, batch, step):
+            losses = super().losses(phase, batch, step)
+            if phase == "G" and self.calls == 4:  # a finite loss whose gradient is none
+                weight = self.network[0].weight
+                losses["l1"] = losses["l1"] + (weight - weight.detach()).square().sum().sqrt()
+            return losses
+
+    torch.manual_seed(0)
+    run, objective, _ = run_training(tmp_path, 60, Poisoned())
+    assert run.rollbacks >= 1 and "not finite" in caplog.text
+    assert all(torch.isfinite(p).all() for p in objective.network.parameters())
+
+
+def test_noisy_and_slowly_falling_losses_are_no_collapse():
+    watch: dict[str, float] = {}
+    noise = torch.Generator().manual_seed(0)
+    for step in range(3000):
+        wobble = 1 + 0.9 * float(torch.rand(1, generator=noise))
+        level = 0.02 + 0.98 * 0.998**step
+        watch = watching.watched(watch, {"G/a": level * wobble, "D/a": level * wobble}, "G")
+        assert watching.collapse(watch, "G") is None
+
+
+def test_checkpoints_that_are_both_damaged_are_named_and_left_alone(tmp_path):
     run_training(tmp_path, 3)
-    state = tmp_path / "state.pt"
-    damaged = state.read_bytes()[:200]
-    state.write_bytes(damaged)
+    kept = [tmp_path / "state.pt", tmp_path / "state.previous.pt"]
+    for state in kept:
+        state.write_bytes(state.read_bytes()[:200])
+    damaged = [state.read_bytes() for state in kept]
     with pytest.raises(BadSubject, match=r"state\.pt is damaged"):
         run_training(tmp_path, 6)
-    assert state.read_bytes() == damaged
+    assert [state.read_bytes() for state in kept] == damaged
+
+
+def flip_a_bit(data: bytes, at: int) -> bytes:
+    return data[:at] + bytes([data[at] ^ 4]) + data[at + 1 :]
+
+
+@pytest.mark.parametrize("how", ["cut", "flipped", "gone"])
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_serves(tmp_path, how, caplog):
+    _, reference, reference_ema = run_training(tmp_path / "whole", 8)
+    run_training(tmp_path / "hurt", 8)
+    state = tmp_path / "hurt" / "state.pt"
+    data = state.read_bytes()
+    weight = next(reference.network.parameters()).detach().numpy().tobytes()
+    if how == "gone":  # a power cut between two renames
+        state.unlink()
+    else:
+        assert weight in data  # a flipped bit of a weight is still a weight: only a sum tells
+        hurt = data[: len(data) // 2] if how == "cut" else flip_a_bit(data, data.index(weight) + 9)
+        state.write_bytes(hurt)
+    run, objective, ema = run_training(tmp_path / "hurt", 8)
+    assert run.step == 8
+    assert_bit_equal(weights_of(reference.network), weights_of(objective.network))
+    assert_bit_equal(reference_ema, ema)
+    if how != "gone":
+        assert "state.pt is damaged" in caplog.text and "at step 0" in caplog.text
+        assert (tmp_path / "hurt" / "state.damaged.pt").read_bytes() == hurt
 
 
 def test_a_checkpoint_of_other_options_is_refused(tmp_path):

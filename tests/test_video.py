@@ -632,6 +632,27 @@ def test_damage_in_the_middle_is_passed_over_and_said(tmp_path: Path) -> None:
     assert len(said) == 1 and "a.mp4: is damaged from 1." in said[0]
 
 
+def test_names_inside_a_file_that_are_no_text_are_passed_over(tmp_path: Path) -> None:
+    path = film(tmp_path / "a.mp4", moving_square(5), sound="aac")
+    data = path.read_bytes()
+    assert b"VideoHandler" in data
+    path.write_bytes(data.replace(b"VideoHandler", b"\xff\xfe\x80deoHandler"))
+    assert len(read(path)) == 5
+    assert write(tmp_path / "out.mp4", read(path), audio=path).num_frames == 5
+
+
+@pytest.mark.parametrize("look", [video.probe, read], ids=["probe", "read"])
+def test_a_picture_larger_than_any_film_is_refused_before_it_is_decoded(
+    tmp_path: Path, look: object
+) -> None:
+    (tmp_path / "folder").mkdir()
+    for path in (tmp_path / "a.png", tmp_path / "folder" / "a.png"):
+        cv2.imwrite(str(path), np.zeros((8200, 8200), np.uint8))
+        where = path.parent if path.parent.name == "folder" else path
+        with pytest.raises(UnsupportedVideo, match=r"8200x8200, more than the 67 million pixels"):
+            look(where)  # pyright: ignore[reportCallIssue]
+
+
 def test_a_file_of_which_nothing_decodes_is_refused(tmp_path: Path) -> None:
     path = film(tmp_path / "a.mp4", moving_square(5))
     with av.open(str(path)) as container:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -88,6 +88,7 @@ def write_video(
     overwrite: bool = False,
     threads: int | None = None,
     device: torch.device | str | None = None,
+    metadata: Mapping[str, str] | None = None,
 ) -> WrittenVideo:
     """Encode chunks of frames, as they come, into a file that plays everywhere.
 
@@ -114,6 +115,7 @@ def write_video(
         threads: of the CPU encoder; by default 1 on one or two cores, which the generator needs
             more, and as many as the encoder likes above.
         device: "cuda" tries the GPU's encoder first; by default where the first clip is.
+        metadata: of the file: "title", "comment", "description"...
 
     Raises:
         OutputExists, CannotWrite: as `check_output`; the disk is full; the encoder does not take
@@ -130,6 +132,7 @@ def write_video(
     with writing(path) as temporary, _av_errors(path):
         with opened_sound(audio, audio_start, audio_end) as sound:
             film = _Film(temporary, fps, zero, quality, device, sound)
+            film.container.metadata.update(metadata or {})
             with film.container:
                 complete = _fill(film, chunks)
                 with _holding_back_interrupts():

@@ -71,6 +71,10 @@ class BadSubject(VidsynthError):
     """A subject folder that is not one, is damaged, or was made by a newer format."""
 
 
+class InUse(VidsynthError):
+    """Another process is at work on the same folder."""
+
+
 class DeviceUnavailable(VidsynthError):
     """The device asked for is not on this machine, or cannot do what was asked of it."""
 

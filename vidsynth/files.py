@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -13,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from vidsynth import __version__
+from vidsynth import __version__, locks
 from vidsynth.errors import CannotWrite, OutputExists, VidsynthError
 
 
@@ -62,25 +64,35 @@ def check_free(path: Path, overwrite: bool) -> None:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[Path]:
+def writing(path: Path, *, keep: Path | None = None) -> Iterator[Path]:
     """A temporary path beside `path` that becomes `path` when the block ends without an error.
 
-    Readers see the old file or the whole new one, never a part. Raises CannotWrite.
+    Readers see the old file or the whole new one, never a part, and after a power cut too: the
+    file is on the disk before it has its name, and has its name on the disk before this returns.
+    What processes that were killed left of the same file is cleared away.
+
+    Args:
+        path: the file.
+        keep: a name for the file that was there before; by default it goes.
+
+    Raises:
+        CannotWrite: the operating system refused.
     """
     make_folder(path.parent)
     try:
-        handle, name = tempfile.mkstemp(
-            prefix=f".{path.stem}.", suffix=f".partial{path.suffix}", dir=path.parent
-        )
-        os.close(handle)
+        _clear_abandoned(path)
+        handle, temporary = _new_temporary(path)
     except OSError as error:
         raise cannot_write(path, error) from error
-    temporary = Path(name)
     try:
         yield temporary
         _flush_to_disk(temporary)
         temporary.chmod(0o666 & ~_umask())
+        if keep is not None and path.exists():
+            os.replace(path, keep)
         os.replace(temporary, path)
+        if os.name == "posix":
+            _flush_to_disk(path.parent)
     except VidsynthError:
         raise
     except Exception as error:
@@ -89,7 +101,32 @@ def writing(path: Path) -> Iterator[Path]:
             raise
         raise cannot_write(path, refusal) from error
     finally:
+        os.close(handle)
         temporary.unlink(missing_ok=True)
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether the file is one that `writing` has not finished, or never will."""
+    return path.name.startswith(".") and path.stem.endswith(".partial")
+
+
+def _new_temporary(path: Path) -> tuple[int, Path]:
+    """A file for `writing`, and a handle whose lock says that somebody is at it."""
+    while True:
+        handle, name = tempfile.mkstemp(
+            prefix=f".{path.stem}.", suffix=f".partial{path.suffix}", dir=path.parent
+        )
+        locks.claim(handle)
+        if os.path.exists(name):  # else it was cleared away before it was claimed
+            return handle, Path(name)
+        os.close(handle)
+
+
+def _clear_abandoned(path: Path) -> None:
+    for left in path.parent.glob(f".{glob.escape(path.stem)}.*.partial{glob.escape(path.suffix)}"):
+        with contextlib.suppress(FileNotFoundError), open(left, "rb") as file:
+            if locks.claim(file.fileno()):
+                left.unlink()
 
 
 def _refusal_behind(error: BaseException | None) -> OSError | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -11,12 +12,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vidsynth import devices, drawing, options, retarget, stages, stream, video
+from vidsynth import devices, drawing, locks, options, retarget, stages, stream, video
 from vidsynth.choosing import resolved_plugins
 from vidsynth.clip import Clip
 from vidsynth.conditioning import Conditioning
 from vidsynth.dataset import Footage, prepare
 from vidsynth.errors import BadOption, BadSubject
+from vidsynth.files import is_temporary, make_folder
 from vidsynth.given import hash_of, target_with_maps
 from vidsynth.kinds import Conditions, Generator, Given, Objective
 from vidsynth.processes import Processes
@@ -144,41 +146,43 @@ def fit(
     if existing:
         had = existing.card
         card = replace(card, steps=had.steps, seconds=had.seconds, scores=had.scores)
-    if processes.is_main:
-        save_card(folder, card)  # first: a folder with a card is gone on with
-        if footage.plate is not None:
-            save_plate(folder, footage.plate)
-        if footage.gallery is not None:
-            footage.gallery.save(folder)
+    make_folder(folder)
+    with locks.alone(folder, "the subject") if processes.is_main else nullcontext():
+        if processes.is_main:
+            save_card(folder, card)  # first: a folder with a card is gone on with
+            if footage.plate is not None:
+                save_plate(folder, footage.plate)
+            if footage.gallery is not None:
+                footage.gallery.save(folder)
 
-    # Train.
-    torch.manual_seed(seed)
-    painter = build_generator(prepared.generator, conditions)
-    objective = painter.objective(footage.window_spec)
-    _tell_estimate(objective, footage, training, where, reporter)
+        # Train.
+        torch.manual_seed(seed)
+        painter = build_generator(prepared.generator, conditions)
+        objective = painter.objective(footage.window_spec)
+        _tell_estimate(objective, footage, training, where, reporter)
 
-    def keep(weights: Mapping[str, Tensor], run: Run) -> None:
-        save_weights(folder, weights)
-        save_card(
+        def keep(weights: Mapping[str, Tensor], run: Run) -> None:
+            save_weights(folder, weights)
+            save_card(
+                folder, replace(card, steps=run.step, seconds=run.seconds, scores=tuple(run.scores))
+            )
+
+        run = train(
+            objective,
+            footage,
+            folder / TRAINING,
+            budget=limit,
+            options=training,
+            score=_scorer(painter, footage, card, folder / TRAINING / "preview.png", where),
+            keep=keep,
+            device=where,
+            seed=seed,
+            processes=processes,
+            reporter=reporter,
+        )
+        return Subject(
             folder, replace(card, steps=run.step, seconds=run.seconds, scores=tuple(run.scores))
         )
-
-    run = train(
-        objective,
-        footage,
-        folder / TRAINING,
-        budget=limit,
-        options=training,
-        score=_scorer(painter, footage, card, folder / TRAINING / "preview.png", where),
-        keep=keep,
-        device=where,
-        seed=seed,
-        processes=processes,
-        reporter=reporter,
-    )
-    return Subject(
-        folder, replace(card, steps=run.step, seconds=run.seconds, scores=tuple(run.scores))
-    )
 
 
 def limit_of(budget: float | None, steps: int | None, training: TrainOptions) -> Budget:
@@ -194,7 +198,7 @@ def opened(folder: Path) -> Subject | None:
     """The subject already in `folder`, or None where one can be made. Raises BadSubject."""
     if folder.exists() and not folder.is_dir():
         raise BadSubject(f"{folder} is a file; name a folder for the subject")
-    if not folder.exists() or not any(folder.iterdir()):
+    if not folder.exists() or all(_is_ours(path) for path in folder.iterdir()):
         return None
     if not (folder / CARD).exists():
         raise BadSubject(
@@ -249,6 +253,11 @@ def refuse_another_size(subject: Subject, size: int) -> None:
             f"{subject.folder} was made at size {subject.card.settings.get('size')}, not {size}; "
             "choose another folder or that size"
         )
+
+
+def _is_ours(path: Path) -> bool:
+    """What a process that was killed before its first card leaves."""
+    return path.name == locks.NAME or is_temporary(path)
 
 
 def _card(recipe: Recipe, prepared: Prepared, target: Path, content: str, maps: str) -> SubjectCard:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
@@ -29,12 +29,14 @@ from vidsynth.errors import BadOption
 from vidsynth.files import cache_folder, cache_key, check_free, writing
 from vidsynth.fitting import fit
 from vidsynth.given import as_given, in_colours, maps_as_source
+from vidsynth.kept import kept_frames
 from vidsynth.kinds import Given
 from vidsynth.outputs import check_outputs, refuse_inputs, write_settings
+from vidsynth.provenance import about, as_metadata, sign_and_tell
 from vidsynth.report import Reporter
 from vidsynth.steady import STEADINESS, rest_seconds
 from vidsynth.stream import Chunk, StageReport
-from vidsynth.subject import PluginRef, Subject, build_extractor, load_subject
+from vidsynth.subject import WEIGHTS, PluginRef, Subject, build_extractor, load_subject
 from vidsynth.tracking import Tracked, track
 
 Audio = Literal["source", "target", "none"]
@@ -75,6 +77,8 @@ def transfer(
     steadiness: float = STEADINESS,
     codec: str = "h264",
     overwrite: bool = False,
+    provenance: bool = True,
+    certificate: str | Path | None = None,
     fps: float | None = None,
     settings: Settings = (),
     reporter: Reporter | None = None,
@@ -102,6 +106,8 @@ def transfer(
         steadiness: 0 for the generator's own frames, up to 1 for less flicker and calmer motion.
         codec: "h264" or another that the container takes.
         overwrite: replace an output that exists.
+        provenance: write into the output that it is synthetic, and from what (vidsynth.provenance).
+        certificate: PEM file to sign that with, instead of one made for this machine.
         fps: frames per second of videos that are folders of pictures, by default 25.
         settings: changes to the recipe, nested or as "generator.filters=48" strings.
         reporter: told of progress.
@@ -156,6 +162,8 @@ def transfer(
         steadiness=steadiness,
         codec=codec,
         overwrite=overwrite,
+        provenance=provenance,
+        certificate=certificate,
         fps=float(rate) if rate and source.is_dir() else None,
         settings={"retarget": chosen.retarget},
         reporter=reporter,
@@ -247,6 +255,8 @@ def render(
     steadiness: float = STEADINESS,
     codec: str = "h264",
     overwrite: bool = False,
+    provenance: bool = True,
+    certificate: str | Path | None = None,
     fps: float | None = None,
     settings: Settings = (),
     reporter: Reporter | None = None,
@@ -307,24 +317,7 @@ def render(
         reporter.warn(sentence)
 
     # Render, streaming.
-    line = stages.rendering(
-        retargeted.sequence.steadied(tracked.pts, rest_seconds(steadiness)),
-        generator,
-        card.window_spec,
-        card.window,
-        plate,
-        gallery,
-        device=where,
-        seed=seed,
-        steadiness=steadiness,
-    )
-    if side_by_side:
-        if extractor.reads_files:
-            clips = in_colours(tracked, (card.height, card.width), chunk=stages.CHUNK)
-        else:
-            chunks = video.read_chunks(source, chunk=stages.CHUNK, start=start, end=end, fps=rate)
-            clips = stages.clips_of(chunks)
-        line.append(stages.beside(clips, height=card.height))
+    told = about(card, source) if provenance else None
     written: list[video.WrittenVideo] = []
 
     def write(chunks: Iterator[Chunk]) -> None:
@@ -344,14 +337,46 @@ def render(
                 codec=codec,
                 overwrite=overwrite,
                 device=where,
+                metadata=told and as_metadata(told),
             )
         )
 
-    with reporter.step("rendering", total=len(tracked.pts), unit="frames") as step:
-        chunks = stages.timeline(tracked.pts)
-        ahead = devices.prefetch_beside(where)
-        reports = stream.run(chunks, line, write, prefetch=ahead, progress=step.update)
+    with kept_frames(
+        video.content_hash(subject.folder / WEIGHTS),
+        asdict(card),
+        [video.content_hash(path) for path in (source, instances) if path is not None],
+        [start, end, rate, person, steadiness, seed, str(where), stages.CHUNK],
+        wanted,
+    ) as kept:
+        line = stages.rendering(
+            retargeted.sequence.steadied(tracked.pts, rest_seconds(steadiness)),
+            generator,
+            card.window_spec,
+            card.window,
+            plate,
+            gallery,
+            device=where,
+            seed=seed,
+            steadiness=steadiness,
+            kept=kept,
+        )
+        if kept and kept.num_frames:
+            reporter.say(f"{kept.num_frames} frames are made already; going on behind them")
+        if side_by_side:
+            if extractor.reads_files:
+                clips = in_colours(tracked, (card.height, card.width), chunk=stages.CHUNK)
+            else:
+                shown = video.read_chunks(
+                    source, chunk=stages.CHUNK, start=start, end=end, fps=rate
+                )
+                clips = stages.clips_of(shown)
+            line.append(stages.beside(clips, height=card.height))
+        with reporter.step("rendering", total=len(tracked.pts), unit="frames") as step:
+            chunks = stages.timeline(tracked.pts)
+            ahead = devices.prefetch_beside(where)
+            reports = stream.run(chunks, line, write, prefetch=ahead, progress=step.update)
     write_settings(output, subject.card, source, wanted, steadiness)
+    sign_and_tell(output, told, certificate and Path(certificate), reporter)
     for note in written[0].notes:
         reporter.say(note)
     reporter.say(f"wrote {output}: {len(tracked.pts)} frames")

@@ -295,6 +295,15 @@ class Generator(Plugin):
         """
         return None
 
+    def memory(self) -> Mapping[str, Tensor] | None:
+        """What going on behind the last clip that `generate` gave takes, beside its arguments:
+        nothing where each frame follows from its own chunk, the frames before where it does not.
+        None, the default, where that cannot be told: a rendering that broke off begins anew."""
+        return None
+
+    def go_on(self, memory: Mapping[str, Tensor]) -> None:
+        """Told before `generate` that its chunks begin where `memory` was taken."""
+
     @abstractmethod
     def generate(
         self, chunks: Iterator[Chunk], spec: VideoSpec, *, rng: torch.Generator

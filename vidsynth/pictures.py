@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from vidsynth.clip import Clip
 from vidsynth.errors import UnsupportedVideo
-from vidsynth.pixels import FrameReader
+from vidsynth.pixels import FrameReader, refuse_giant
 from vidsynth.stream import Chunk
 
 # T frames, H height, W width
@@ -45,6 +45,7 @@ def list_pictures(folder: Path, *, endings: tuple[str, ...] = ()) -> list[Path]:
         UnsupportedVideo: there is not one picture in it.
     """
     found = [p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.name[0] != "."]
+    found = [p for p in found if not p.is_dir()]
     if not found:
         raise UnsupportedVideo(
             f"{folder}: holds no pictures ({', '.join(SUFFIXES)}); name a video, or a folder of "
@@ -66,8 +67,9 @@ def decode(path: Path) -> tuple[VideoFrame, VideoStream]:
     Raises UnsupportedVideo when it is none.
     """
     try:
-        with av.open(f"file:{path}") as container:
+        with av.open(f"file:{path}", metadata_errors="replace") as container:
             stream = container.streams.video[0]
+            refuse_giant(path, stream.width, stream.height)
             return next(container.decode(stream)), stream
     except (av.error.FFmpegError, IndexError, StopIteration) as error:
         raise UnsupportedVideo(

@@ -37,6 +37,32 @@ _TO_SDR = (
 _FULL_UNLESS_TAGGED = ("yuvj", "gray", "ya8", "ya16", "mono")
 
 
+MOST_PIXELS = 1 << 26
+"""Of one picture, twice those of 8K: a file of a few bytes can declare, and decode to, any size."""
+
+
+def refuse_giant(path: Path, width: int, height: int) -> None:
+    """Raises UnsupportedVideo for pictures of more than MOST_PIXELS."""
+    if width * height > MOST_PIXELS:
+        raise UnsupportedVideo(
+            f"{path}: its pictures are {width}x{height}, more than the {MOST_PIXELS / 1e6:.0f} "
+            f"million pixels that are read; make them smaller with: ffmpeg -i {path.name} -vf "
+            "scale=3840:-2 smaller.mp4"
+        )
+
+
+def size_changes(
+    path: Path, before: tuple[int, int], now: tuple[int, int], *, second: float
+) -> UnsupportedVideo:
+    """The refusal of a video whose (height, width) changes on the way."""
+    height, width = before
+    return UnsupportedVideo(
+        f"{path}: the frame size changes from {width}x{height} to {now[1]}x{now[0]} at "
+        f"{second:.2f} s; convert it with: ffmpeg -i {path.name} -vf scale={width}:{height} "
+        "converted.mp4"
+    )
+
+
 class FrameReader:
     """Turns the frames of one stream into upright RGB with square pixels.
 
@@ -58,6 +84,7 @@ class FrameReader:
         aspect = stream.sample_aspect_ratio or Fraction(1)
         shape = first.height, max(1, round(first.width * aspect))
         self.height, self.width = size or (shape[::-1] if self._turn else shape)
+        refuse_giant(path, self.width, self.height)
         self._form = _form(first)
         self._has_alpha = _has_alpha(first)
         self.matrix, self._colourspace, self.full_range = _colour(path, first)
@@ -85,12 +112,8 @@ class FrameReader:
     def _changed(self, frame: VideoFrame, second: float) -> None:
         """Follow a change of pixel format or colour; refuse one of size."""
         if (frame.width, frame.height) != self._stored:
-            width, height = self._stored
-            raise UnsupportedVideo(
-                f"{self._path}: the frame size changes from {width}x{height} to "
-                f"{frame.width}x{frame.height} at {second:.2f} s; convert it with: "
-                f"ffmpeg -i {self._path.name} -vf scale={width}:{height} converted.mp4"
-            )
+            now = frame.height, frame.width
+            raise size_changes(self._path, self._stored[::-1], now, second=second)
         self._form, self._has_alpha = _form(frame), _has_alpha(frame)
         _, self._colourspace, self.full_range = _colour(self._path, frame)
 

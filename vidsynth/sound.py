@@ -48,7 +48,7 @@ def opened_sound(
         yield None
         return
     try:
-        source = av.open(f"file:{path}")
+        source = av.open(f"file:{path}", metadata_errors="replace")
     except av.error.FFmpegError as error:
         raise UnsupportedVideo(
             f"{path}: its sound cannot be read ({error.strerror}); use --audio none"
@@ -142,7 +142,7 @@ class Sound:
                     yield from [packet] if self._copied else packet.decode()
                 except av.error.InvalidDataError:
                     damaged += 1
-        except av.error.FFmpegError:  # the file breaks off here
+        except (av.error.FFmpegError, IndexError):  # the file breaks off here, as for pictures
             damaged += 1
         if damaged:
             self.notes.append(f"{damaged} damaged packets of the sound were left out")

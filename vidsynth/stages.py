@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fractions import Fraction
+from time import perf_counter
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from vidsynth.conditioning import BackgroundPlate, Conditioning
 from vidsynth.devices import autocast
 from vidsynth.errors import PluginError, VidsynthError
 from vidsynth.exemplars import Gallery, plan
+from vidsynth.kept import KeptFrames
 from vidsynth.kinds import Extractor, Generator
 from vidsynth.steady import steadier
 from vidsynth.stream import Chunk, Stage
@@ -22,6 +24,7 @@ from vidsynth.stream import Chunk, Stage
 
 CHUNK = 8
 """Frames per chunk: enough to batch a generator, few enough to keep every stage busy."""
+_RNG = "rng state"
 
 
 def named(name: str, stage: Stage) -> Stage:
@@ -81,24 +84,42 @@ def over_plate(plate: Tensor) -> Stage:
     return named("background", stage)
 
 
-def recalling(gallery: Gallery, motion: Conditioning, slots: int, *, device: torch.device) -> Stage:
-    """Adds, for each frame of `motion`, exemplars of the gallery and their warps to it."""
+def recalling(
+    gallery: Gallery,
+    motion: Conditioning,
+    slots: int,
+    *,
+    device: torch.device,
+    skip: int = 0,
+) -> Stage:
+    """Adds, for each frame of `motion` but the first `skip`, exemplars of the gallery and their
+    warps to it."""
     chosen = plan(gallery, motion, slots)
 
     def stage(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
         start = 0
         for chunk in chunks:
             span = slice(start, start + len(chunk))
+            start += len(chunk)
+            if start <= skip:
+                yield chunk
+                continue
             with torch.inference_mode():
                 found = gallery.recall(motion[span], chosen[span], device)
             yield chunk.with_signal(found)
-            start += len(chunk)
 
     return named("recall", stage)
 
 
-def generating(generator: Generator, spec: VideoSpec, *, seed: int, device: torch.device) -> Stage:
-    """Fills in the frames."""
+def generating(
+    generator: Generator,
+    spec: VideoSpec,
+    *,
+    seed: int,
+    device: torch.device,
+    kept: KeptFrames | None = None,
+) -> Stage:
+    """Fills in the frames; those that are kept from an earlier rendering are not made again."""
 
     def stage(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
         held: list[Chunk] = []
@@ -109,14 +130,27 @@ def generating(generator: Generator, spec: VideoSpec, *, seed: int, device: torc
                 yield chunk
 
         rng = torch.Generator().manual_seed(seed)
+        if kept is not None and kept.num_frames:
+            for frames in kept.clips():
+                chunk = next(chunks)
+                yield chunk.with_clip(Clip(frames, chunk.pts))
+            remembered = dict(kept.memory)
+            rng.set_state(remembered.pop(_RNG))
+            generator.go_on(remembered)
         clips = generator.generate(noted(), spec, rng=rng)
         while True:
+            began = perf_counter()
             # Both contexts belong to the thread, so they are entered around each step.
             with torch.inference_mode(), autocast(device):
                 clip = next(clips, None)
             if clip is None:
                 return
-            yield held.pop(0).with_clip(clip.to("cpu"))
+            clip = clip.to("cpu")
+            if kept is not None:
+                memory = generator.memory()
+                memory = None if memory is None else {**memory, _RNG: rng.get_state()}
+                kept.add(clip.frames, memory, seconds=perf_counter() - began)
+            yield held.pop(0).with_clip(clip)
 
     return named("generate", stage)
 
@@ -196,12 +230,14 @@ def supplying(
     gallery: Gallery | None,
     *,
     device: torch.device,
+    skip: int = 0,
 ) -> list[Stage]:
     """The stages that give a generator all it is conditioned on; arguments as of `rendering`, in
-    pixels of the generator's window."""
+    pixels of the generator's window. The first `skip` frames are made already."""
     line = [conditioning_on(motion)]
     if gallery is not None:
-        line.append(recalling(gallery, motion, generator.conditions.exemplars, device=device))
+        slots = generator.conditions.exemplars
+        line.append(recalling(gallery, motion, slots, device=device, skip=skip))
     if plate is not None:
         line.append(over_plate(plate))
     return line
@@ -218,6 +254,7 @@ def rendering(
     device: torch.device,
     seed: int = 0,
     steadiness: float = 0.0,
+    kept: KeptFrames | None = None,
 ) -> list[Stage]:
     """The stages that turn motion, in pixels of the whole output frame, into output frames.
 
@@ -232,12 +269,15 @@ def rendering(
         device: where to compute.
         seed: of what the generator draws at random.
         steadiness: in [0, 1], as of `steadying`.
+        kept: frames of the window that an earlier rendering made of the same motion; those that
+            are made now are added.
     """
     x0, y0, x1, y1 = window
     generator.expect(len(motion))
     inside = None if plate is None else plate[:, y0:y1, x0:x1]
-    line = supplying(motion.crop(window), generator, inside, gallery, device=device)
-    line.append(generating(generator, spec, seed=seed, device=device))
+    skip = 0 if kept is None else kept.num_frames
+    line = supplying(motion.crop(window), generator, inside, gallery, device=device, skip=skip)
+    line.append(generating(generator, spec, seed=seed, device=device, kept=kept))
     if steadiness:
         line.append(steadying(steadiness))
     if plate is not None:

@@ -20,9 +20,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vidsynth import watching
+from vidsynth.checkpoint import (
+    Budget,
+    Run,
+    has_state,
+    is_finite,
+    load_state,
+    modules_of,
+    save_state,
+)
 from vidsynth.devices import Precision, autocast
-from vidsynth.errors import BadSubject, Interrupted, TrainingFailed
-from vidsynth.files import writing
+from vidsynth.errors import Interrupted, TrainingFailed
 from vidsynth.kinds import Objective, Recalled, Samples, TrainBatch
 from vidsynth.processes import Processes
 from vidsynth.report import Reporter
@@ -30,8 +39,6 @@ from vidsynth.scores import Judged
 
 # B batch, T frames, H, W pixels
 
-STATE = "state.pt"
-FORMAT = 1
 FIRST_SCORE_SECONDS = 60.0
 MAX_ROLLBACKS = 4
 
@@ -64,41 +71,6 @@ class TrainOptions:
             raise ValueError("warmup_steps cannot be negative")
         if not 0 <= self.ema < 1:
             raise ValueError("ema must be in [0, 1)")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Budget:
-    """How long to train, counted over all sessions of a subject: exactly one of the two."""
-
-    seconds: float | None = None
-    steps: int | None = None
-
-    def __post_init__(self) -> None:
-        if (self.seconds is None) == (self.steps is None):
-            raise ValueError("give a budget in seconds or in steps, not both")
-
-    def progress(self, run: Run) -> float:
-        """How much of it is used, in [0, 1]."""
-        if self.steps is not None:
-            return min(1.0, run.step / max(1, self.steps))
-        return min(1.0, run.seconds / max(1e-9, self.seconds or 0.0))
-
-    def allows(self, run: Run) -> bool:
-        if self.steps is not None:
-            return run.step < self.steps
-        assert self.seconds is not None
-        return run.seconds < self.seconds
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
-    """Where a training stands."""
-
-    step: int = 0
-    seconds: float = 0.0
-    rollbacks: int = 0
-    """Times that non-finite losses were met; each halves the learning rate."""
-    scores: tuple[Mapping[str, float], ...] = ()
 
 
 def train(
@@ -134,26 +106,31 @@ def train(
         Where training stands; `seconds` is wall-clock time in this loop, scoring included.
 
     Raises:
-        TrainingFailed: losses stayed non-finite after several roll-backs.
+        TrainingFailed: losses stayed non-finite, or generator or discriminator collapsed, after
+            several roll-backs; the last good checkpoint is kept.
         Interrupted: Ctrl-C or SIGTERM; the checkpoint was written.
         BadSubject: the checkpoint is damaged or does not fit the options.
     """
     processes = processes or Processes()
     reporter = reporter or Reporter()
-    for module in _modules(objective).values():
+    for module in modules_of(objective).values():
         module.to(device).train()
         processes.share(module)
     footage.starts(objective.num_frames)  # raises where there is not even one
     longest = footage.longest_run()
     run = Run()
     ema = {n: v.detach().clone() for n, v in objective.generator.state_dict().items()}
-    if (folder / STATE).exists():
-        run = load_state(folder, objective, ema, budget, device)
+
+    def load() -> Run:
+        return load_state(folder, objective, ema, budget, device, reporter=reporter)
+
+    if has_state(folder):
+        run = load()
         reporter.say(f"going on from step {run.step} ({run.seconds:.0f} s of training so far)")
     elif processes.is_main:
         save_state(folder, objective, ema, run)
     board = _Board(folder) if processes.is_main else None
-    saved_at = run.seconds
+    saved = run
     total, done_before = (budget.steps, run.step) if budget.steps else (budget.seconds, run.seconds)
     with (
         reporter.step("training", total, _unit(budget), done=done_before) as bar,
@@ -175,30 +152,43 @@ def train(
             losses = train_step(
                 objective, batch, run, processes, precision=options.precision, pace=pace
             )
-            if not all(math.isfinite(value) for value in losses.values()):
-                run = _roll_back(folder, objective, ema, budget, device, run, losses, reporter)
+            generator = objective.phases[0].name
+            bad = [name for name, value in losses.items() if not math.isfinite(value)]
+            watch = run.watch if bad else watching.watched(run.watch, losses, generator)
+            due = run.seconds - saved.seconds > options.checkpoint_seconds
+            reason = watching.collapse(watch, generator)
+            if bad:
+                reason = f"losses ({', '.join(bad)}) were not finite"
+            elif (due or run.step % 50 == 49) and not is_finite(objective):
+                reason = "weights were not finite"
+            if reason:
+                run = saved = _rolled_back(load, run, reason, keep, ema, reporter)
                 continue
             _update_ema(ema, objective.generator.state_dict(), options.ema, run.step)
 
             # Tell, score, save.
             before = run
-            run = replace(run, step=run.step + 1, seconds=run.seconds + perf_counter() - began)
+            seconds = run.seconds + perf_counter() - began
+            run = replace(run, step=run.step + 1, seconds=seconds, watch=watch)
             bar.update(run.step if budget.steps else run.seconds, **_facts(losses))
             if run.step == 5:
                 _tell_pace(run, budget, reporter)
             done = not budget.allows(run)
+            due = due and not watching.is_suspicious(watch)
             if processes.is_main and (done or _score_is_due(before.seconds, run.seconds)):
                 run, found = _scored(score, ema, run, began=perf_counter())
+                due = True
                 reporter.say(f"{found.of} at {_clock(run.seconds)}: {found}")
-                keep(ema, run)
             if board and (run.step % 10 == 0 or done):
                 board.write(losses, run)
-            if processes.is_main and run.seconds - saved_at > options.checkpoint_seconds:
+            if processes.is_main and due:
+                # In this order: who finds weights of so many steps finds their checkpoint too.
                 save_state(folder, objective, ema, run)
                 keep(ema, run)
-                saved_at = run.seconds
+                saved = run
     if processes.is_main:
-        save_state(folder, objective, ema, run)
+        if saved.step != run.step:
+            save_state(folder, objective, ema, run)
         keep(ema, run)
     processes.wait()
     if interrupted:
@@ -300,71 +290,6 @@ def sample_starts(starts: Tensor, run: Run, batch: int, seed: int, processes: Pr
     return torch.stack(chosen[processes.rank :: processes.count])
 
 
-def save_state(folder: Path, objective: Objective, ema: Mapping[str, Tensor], run: Run) -> None:
-    """Write the checkpoint: whole, or not at all."""
-    state = {
-        "format": FORMAT,
-        "step": run.step,
-        "seconds": run.seconds,
-        "rollbacks": run.rollbacks,
-        "scores": [dict(s) for s in run.scores],
-        "modules": {name: m.state_dict() for name, m in _modules(objective).items()},
-        "optimizers": {p.name: p.optimizer.state_dict() for p in objective.phases},
-        "ema": dict(ema),
-        "objective": objective.state(),
-    }
-    # Through a file of Python's, whose errors say what the disk said.
-    with writing(folder / STATE) as temporary, temporary.open("wb") as file:
-        torch.save(state, file)
-
-
-def load_state(
-    folder: Path,
-    objective: Objective,
-    ema: dict[str, Tensor],
-    budget: Budget,
-    device: torch.device,
-) -> Run:
-    """Take a checkpoint back into `objective` and `ema`. Raises BadSubject."""
-    path = folder / STATE
-    try:
-        state = torch.load(path, map_location=device, weights_only=True)
-    except Exception as error:  # torch raises many kinds for a damaged file
-        raise BadSubject(
-            f"{path} is damaged ({type(error).__name__}); delete the folder {folder} to train on "
-            "from the stored weights' options anew"
-        ) from error
-    if state["format"] > FORMAT:
-        raise BadSubject(
-            f"{path} was made by a newer vidsynth; upgrade with pip install -U vidsynth"
-        )
-    run = Run(
-        step=state["step"],
-        seconds=state["seconds"],
-        rollbacks=state["rollbacks"],
-        scores=tuple(state["scores"]),
-    )
-    objective.load_state(state["objective"])
-    objective.at_progress(budget.progress(run))
-    try:
-        for name, module in _modules(objective).items():
-            module.load_state_dict(state["modules"][name])
-        for phase in objective.phases:
-            phase.optimizer.load_state_dict(state["optimizers"][phase.name])
-    except (KeyError, RuntimeError, ValueError) as error:
-        raise BadSubject(
-            f"{path} does not fit the options asked for; train into another folder, or with the "
-            "options it was made with"
-        ) from error
-    for name, value in state["ema"].items():
-        ema[name].copy_(value)
-    return run
-
-
-def _modules(objective: Objective) -> dict[str, torch.nn.Module]:
-    return {phase.name: phase.module for phase in objective.phases}
-
-
 def _update_ema(
     ema: dict[str, Tensor], weights: Mapping[str, Tensor], decay: float, step: int
 ) -> None:
@@ -376,26 +301,24 @@ def _update_ema(
         ema[name].copy_(weights[name])
 
 
-def _roll_back(
-    folder: Path,
-    objective: Objective,
-    ema: dict[str, Tensor],
-    budget: Budget,
-    device: torch.device,
+def _rolled_back(
+    load: Callable[[], Run],
     run: Run,
-    losses: Mapping[str, float],
+    reason: str,
+    keep: Callable[[Mapping[str, Tensor], Run], None],
+    ema: Mapping[str, Tensor],
     reporter: Reporter,
 ) -> Run:
-    bad = ", ".join(name for name, value in losses.items() if not math.isfinite(value))
+    """Back at the last checkpoint, at half the learning rate; or the end, with that one."""
+    good = load()
     if run.rollbacks >= MAX_ROLLBACKS:
+        keep(ema, good)
         raise TrainingFailed(
-            f"losses ({bad}) were not finite at step {run.step}, again after {run.rollbacks} "
-            "roll-backs; the last good checkpoint is kept: lower generator.learning_rate with -s"
+            f"{reason} at step {run.step}, again after {run.rollbacks} roll-backs; the last good "
+            f"checkpoint, of step {good.step}, is kept: lower generator.learning_rate with -s"
         )
-    good = load_state(folder, objective, ema, budget, device)
     reporter.warn(
-        f"losses ({bad}) were not finite at step {run.step}: rolled back to step {good.step}, "
-        "learning rate halved"
+        f"{reason} at step {run.step}: rolled back to step {good.step}, learning rate halved"
     )
     return replace(good, rollbacks=run.rollbacks + 1)
 

@@ -34,7 +34,7 @@ from vidsynth import pictures
 from vidsynth.clip import Clip, VideoSpec
 from vidsynth.encode import WrittenVideo, check_codec, check_output, write_video
 from vidsynth.errors import UnsupportedVideo
-from vidsynth.pixels import FrameReader
+from vidsynth.pixels import FrameReader, refuse_giant, size_changes
 from vidsynth.sound import clock_start
 from vidsynth.stream import Chunk
 
@@ -241,6 +241,9 @@ def read_frames_at(
             chunks.close()
         assert found is not None
         clips.append(found)
+        sizes = [(clip.height, clip.width) for clip in (clips[0], found)]
+        if sizes[0] != sizes[1]:
+            raise size_changes(path, *sizes, second=float(found.pts[0]))
     return Clip.concat(clips)
 
 
@@ -292,12 +295,12 @@ def _container(path: Path, device: torch.device | None, note: Note) -> InputCont
     if device is not None and device.type == "cuda":
         try:
             gpu = HWAccel("cuda", device.index, allow_software_fallback=True)
-            return av.open(f"file:{path}", hwaccel=gpu)
+            return av.open(f"file:{path}", hwaccel=gpu, metadata_errors="replace")
         except av.error.FFmpegError as error:
             note(
                 f"{path.name}: decoded by the CPU, since the GPU decoder failed ({error.strerror})"
             )
-    return av.open(f"file:{path}")
+    return av.open(f"file:{path}", metadata_errors="replace")
 
 
 def _video_stream(path: Path, container: InputContainer) -> VideoStream:
@@ -312,6 +315,7 @@ def _video_stream(path: Path, container: InputContainer) -> VideoStream:
             f"{path}: its codec is unknown here; convert it with: "
             f"ffmpeg -i {path.name} -c:v libx264 converted.mp4"
         )
+    refuse_giant(path, pictures[0].width, pictures[0].height)
     return pictures[0]
 
 
@@ -439,7 +443,9 @@ def _decoded(
     while True:
         try:
             packet = next(packets, None)
-        except av.error.FFmpegError:  # the container itself breaks off here
+        except (av.error.FFmpegError, IndexError):
+            # The container itself breaks off here, or a stream appears that it did not announce,
+            # which PyAV does not count.
             damage.lost()
             packet = None
         try:

@@ -21,6 +21,7 @@ COMMANDS = {
     "edit": ("vidsynth.cli.edit:edit", "Turn, move or animate a trained subject by hand."),
     "extract": ("vidsynth.cli.extract:extract", "Track the person or face in a video."),
     "eval": ("vidsynth.cli.eval:eval_", "Measure how good a made video is."),
+    "inspect": ("vidsynth.cli.inspect:inspect", "Say whether and how a video was made."),
     "import": ("vidsynth.cli.import_:import_", "Put published weights into a subject."),
     "plugins": ("vidsynth.cli.plugins:plugins", "List, explain and check the installed plugins."),
     "new": ("vidsynth.cli.new:new", "Begin a plugin of your own."),

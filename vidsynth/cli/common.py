@@ -110,6 +110,16 @@ _OPTIONS: dict[str, Decorator] = {
         "--codec", default="h264", show_default=True, help="Video codec to write."
     ),
     "overwrite": click.option("--overwrite", is_flag=True, help="Replace an output that exists."),
+    "provenance": click.option(
+        "--provenance/--no-provenance",
+        default=True,
+        help="Say in the result that it is synthetic (default), signed where c2pa is installed.",
+    ),
+    "certificate": click.option(
+        "--certificate",
+        type=FILE,
+        help="PEM file with your own key and certificate to sign with; default: a self-made one.",
+    ),
     "settings": click.option(
         "-s",
         "--set",

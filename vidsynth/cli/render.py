@@ -17,7 +17,8 @@ from vidsynth.cli.common import FILE, job_options, running
     "output", "instances", "audio", "start", "end", "person", "device", "seed", "side_by_side"
 )
 @click.option("--target", type=FILE, help="Video whose sound --audio target takes.")
-@job_options("steadiness", "codec", "overwrite", "fps", "settings", "debug")
+@job_options("steadiness", "codec", "overwrite", "provenance", "certificate", "fps")
+@job_options("settings", "debug")
 def render(subject: Path, source: Path, output: Path, **options: Any) -> None:
     """Make SUBJECT, a folder written by `vidsynth train`, move like the person in SOURCE.
 

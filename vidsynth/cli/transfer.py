@@ -25,6 +25,8 @@ from vidsynth.cli.common import FILE, job_options, running
     "steadiness",
     "codec",
     "overwrite",
+    "provenance",
+    "certificate",
 )
 @job_options("fps", "settings", "debug")
 def transfer(source: Path, target: Path, output: Path, **options: Any) -> None:

@@ -56,6 +56,7 @@ class Pix2PixHD(Generator):
         super().__init__(options, conditions=conditions)
         self._painter: Painter | None = None
         self._num_frames: int | None = None
+        self._memory: dict[str, Tensor] = {}
 
     def _new_painter(self) -> Painter:
         composites = self.options.background and self.conditions.background
@@ -79,6 +80,12 @@ class Pix2PixHD(Generator):
     def expect(self, num_frames: int) -> None:
         self._num_frames = num_frames
 
+    def memory(self) -> Mapping[str, Tensor]:
+        return self._memory
+
+    def go_on(self, memory: Mapping[str, Tensor]) -> None:
+        self._memory = dict(memory)
+
     def generate(
         self, chunks: Iterator[Chunk], spec: VideoSpec, *, rng: torch.Generator
     ) -> Iterator[Clip]:
@@ -87,7 +94,11 @@ class Pix2PixHD(Generator):
         painter = in_callers_precision(self._painter)
         device = next(painter.parameters()).device
         run = LongRun(painter.body, self._num_frames)
-        past_TCHW = previous = plate = None
+        told, self._memory = self._memory, {}
+        past_TCHW, previous = (
+            told[name].to(device) if name in told else None for name in ("past", "previous")
+        )
+        plate = None
         for chunk in chunks:
             began = perf_counter()
             if not len(chunk):
@@ -116,6 +127,9 @@ class Pix2PixHD(Generator):
             else:
                 frames_T3HW = painter(windows_TCHW, None, plate, faces_T4, recalled)
             run.made(len(chunk), perf_counter() - began)
+            self._memory = {"past": past_TCHW}
+            if previous is not None:
+                self._memory["previous"] = previous
             size = (spec.height, spec.width)
             if frames_T3HW.shape[-2:] != size:  # the local enhancers have not joined yet
                 frames_T3HW = F.interpolate(frames_T3HW, size, mode="bilinear")
