@@ -13,7 +13,15 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import Distribution, EntryPoint, distributions, entry_points
+from functools import cache
+from importlib.metadata import (
+    Distribution,
+    EntryPoint,
+    PackageNotFoundError,
+    distributions,
+    entry_points,
+    version,
+)
 from typing import Literal, get_args
 
 from vidsynth.errors import PluginError, UnknownName
@@ -143,8 +151,6 @@ def remedy(info: PluginInfo) -> str:
 
 def missing_requirements(info: PluginInfo) -> list[str]:
     """Requirements of a plugin's distribution that are not installed, or in another version."""
-    from importlib.metadata import PackageNotFoundError, version
-
     from packaging.requirements import InvalidRequirement, Requirement
 
     lacking = []
@@ -156,13 +162,18 @@ def missing_requirements(info: PluginInfo) -> list[str]:
             continue
         if wanted.marker and not wanted.marker.evaluate({"extra": ""}):
             continue
-        try:
-            here = wanted.specifier.contains(version(wanted.name), prereleases=True)
-        except PackageNotFoundError:
-            here = False
-        if not here:
+        here = _version(wanted.name)
+        if here is None or not wanted.specifier.contains(here, prereleases=True):
             lacking.append(f"{wanted.name}{wanted.specifier}")
     return lacking
+
+
+@cache
+def _version(distribution: str) -> str | None:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
 
 
 @contextmanager
