@@ -78,13 +78,14 @@ class PluginInfo:
 
 def installed() -> list[PluginInfo]:
     """All plugins, allowed or not, by kind and name. Reads metadata once and imports nothing."""
-    found = [info for kind, offers in _by_kind(_offers()[0]) for info, _ in _found(kind, offers)]
-    return sorted(found, key=lambda i: (KINDS.index(i.kind), i.name, i.distribution))
+    return survey()[0]
 
 
-def unreadable() -> list[str]:
-    """Installed packages whose entry points cannot be read, each as a sentence."""
-    return _offers()[1]
+def survey() -> tuple[list[PluginInfo], list[str]]:
+    """What `installed` gives; and packages whose entry points cannot be read, as sentences."""
+    offers, unreadable = _offers()
+    found = [info for kind in KINDS for info, _ in _found(kind, offers)]
+    return sorted(found, key=lambda i: (KINDS.index(i.kind), i.name, i.distribution)), unreadable
 
 
 def names(kind: Kind) -> list[str]:
@@ -218,11 +219,6 @@ def _offers_one_by_one() -> tuple[list[EntryPoint], list[str]]:
             if ours:  # the first of a name on the path is the one that is imported
                 found.setdefault(_normal(_name(distribution)), ours)
     return [e for offers in found.values() for e in offers], complaints
-
-
-def _by_kind(offers: list[EntryPoint]) -> Iterator[tuple[Kind, list[EntryPoint]]]:
-    for kind in KINDS:
-        yield kind, [e for e in offers if e.group == group(kind)]
 
 
 def _found(
