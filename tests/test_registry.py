@@ -192,5 +192,5 @@ def test_a_package_whose_entry_points_are_damaged_hides_no_other(site: Path) -> 
     (site / "damaged-1.2.dist-info" / "entry_points.txt").write_bytes(b"[\xff\xfe")
     assert "paint_well" in registry.names("generator")
     assert "pix2pixhd" in registry.names("generator")
-    (complaint,) = registry.unreadable()
+    (complaint,) = registry.survey()[1]
     assert "damaged" in complaint and "pip install" in complaint

@@ -13,7 +13,15 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import Distribution, EntryPoint, distributions, entry_points
+from functools import cache
+from importlib.metadata import (
+    Distribution,
+    EntryPoint,
+    PackageNotFoundError,
+    distributions,
+    entry_points,
+    version,
+)
 from typing import Literal, get_args
 
 from vidsynth.errors import PluginError, UnknownName
@@ -70,13 +78,14 @@ class PluginInfo:
 
 def installed() -> list[PluginInfo]:
     """All plugins, allowed or not, by kind and name. Reads metadata once and imports nothing."""
-    found = [info for kind, offers in _by_kind(_offers()[0]) for info, _ in _found(kind, offers)]
-    return sorted(found, key=lambda i: (KINDS.index(i.kind), i.name, i.distribution))
+    return survey()[0]
 
 
-def unreadable() -> list[str]:
-    """Installed packages whose entry points cannot be read, each as a sentence."""
-    return _offers()[1]
+def survey() -> tuple[list[PluginInfo], list[str]]:
+    """What `installed` gives; and packages whose entry points cannot be read, as sentences."""
+    offers, unreadable = _offers()
+    found = [info for kind in KINDS for info, _ in _found(kind, offers)]
+    return sorted(found, key=lambda i: (KINDS.index(i.kind), i.name, i.distribution)), unreadable
 
 
 def names(kind: Kind) -> list[str]:
@@ -143,8 +152,6 @@ def remedy(info: PluginInfo) -> str:
 
 def missing_requirements(info: PluginInfo) -> list[str]:
     """Requirements of a plugin's distribution that are not installed, or in another version."""
-    from importlib.metadata import PackageNotFoundError, version
-
     from packaging.requirements import InvalidRequirement, Requirement
 
     lacking = []
@@ -156,13 +163,18 @@ def missing_requirements(info: PluginInfo) -> list[str]:
             continue
         if wanted.marker and not wanted.marker.evaluate({"extra": ""}):
             continue
-        try:
-            here = wanted.specifier.contains(version(wanted.name), prereleases=True)
-        except PackageNotFoundError:
-            here = False
-        if not here:
+        here = _version(wanted.name)
+        if here is None or not wanted.specifier.contains(here, prereleases=True):
             lacking.append(f"{wanted.name}{wanted.specifier}")
     return lacking
+
+
+@cache
+def _version(distribution: str) -> str | None:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
 
 
 @contextmanager
@@ -207,11 +219,6 @@ def _offers_one_by_one() -> tuple[list[EntryPoint], list[str]]:
             if ours:  # the first of a name on the path is the one that is imported
                 found.setdefault(_normal(_name(distribution)), ours)
     return [e for offers in found.values() for e in offers], complaints
-
-
-def _by_kind(offers: list[EntryPoint]) -> Iterator[tuple[Kind, list[EntryPoint]]]:
-    for kind in KINDS:
-        yield kind, [e for e in offers if e.group == group(kind)]
 
 
 def _found(

@@ -26,7 +26,8 @@ def plugins() -> None:
 @plugins.command("list")
 def list_plugins() -> None:
     """Name, kind and package of each plugin. Imports none of them."""
-    called = registry.short_names(registry.installed())
+    infos, complaints = registry.survey()
+    called = registry.short_names(infos)
     rows = [
         (name, info.kind, f"{info.distribution} {info.version}".strip(), _note(info))
         for info, name in called.items()
@@ -37,7 +38,7 @@ def list_plugins() -> None:
     for name, kind, package, note in rows:
         line = f"{name:{widths[0]}}  {kind:{widths[1]}}  {package:{widths[2]}}"
         click.echo(f"{line}  {note}".rstrip())
-    for complaint in registry.unreadable():
+    for complaint in complaints:
         click.echo(f"! {complaint}")
 
 
@@ -93,7 +94,7 @@ def doctor() -> None:
 
 def findings() -> Iterator[str]:
     """A line for each plugin; what is wrong begins with "!"."""
-    infos = registry.installed()
+    infos, complaints = registry.survey()
     for info, name in registry.short_names(infos).items():
         if not info.allowed:
             yield f"- {info} {NOT_ALLOWED}"
@@ -110,7 +111,7 @@ def findings() -> Iterator[str]:
             yield f"- {info} works; others have its name, so call it {name!r}"
         else:
             yield f"{info} works"
-    yield from (f"! {complaint}" for complaint in registry.unreadable())
+    yield from (f"! {complaint}" for complaint in complaints)
 
 
 def _require_kind(info: PluginInfo, plugin: type) -> None:
