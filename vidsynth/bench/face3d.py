@@ -2,9 +2,9 @@
 
 On the world `head` every parameter is known: errors are medians over all frames of a few people.
 Rotation and gaze are also told about each person's own mean error, which is what reenactment sees
-of them: where the head's axes point differs between two models, how far it has turned does not. On a clip of
-the user's (`--clip`) there is no truth: how far the model's points lie from the tracked ones, how
-far the rendered face is from the filmed one, how much it trembles, and how fast it is.
+of them: where the head's axes point differs between two models, how far it has turned does not. On
+a clip of the user's (`--clip`) there is no truth: how far the model's points lie from the tracked
+ones, how far the rendered face is from the filmed one, how much it trembles, and how fast it is.
 """
 
 from __future__ import annotations
