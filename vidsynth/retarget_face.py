@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -31,6 +31,7 @@ _LIDS_GAPS = ((159, 145), (386, 374))
 _MOUTH_CORNERS = (61, 291)
 _EYE_CORNERS = ((33, 133), (362, 263))  # of the right eye, of the left
 
+AnyFace = TypeVar("AnyFace", bound=FaceSequence)
 Mode = Literal["full", "expression", "pose", "gaze"]
 
 
@@ -277,9 +278,11 @@ def resting(summary: Mapping[str, Any], count: int) -> FaceSequence:
         seen=torch.ones(count, dtype=torch.bool),
         frame_size=(height, width),
     )
-    pose = (target.rotation, target.translation, target.scale)
-    each = [part.expand(count, *part.shape) for part in (target.shape, *pose)]
-    return posed(still, *each, (height, width))
+    shapes, rotation, translation, scale = (
+        part.expand(count, *part.shape)
+        for part in (target.shape, target.rotation, target.translation, target.scale)
+    )
+    return posed(still, shapes, rotation, translation, scale, (height, width))
 
 
 def unfamiliar(face: FaceSequence, summary: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -306,13 +309,13 @@ def _unfamiliar(
 
 
 def posed(
-    face: FaceSequence,
+    face: AnyFace,
     shapes: Tensor,
     rotation: Tensor,
     translation: Tensor,
     scale: Tensor,
     frame_size: tuple[int, int],
-) -> FaceSequence:
+) -> AnyFace:
     """The face with these points in its own axes (T, 478, 3), in this pose and place."""
     landmarks = scale[:, None, None] * (shapes @ rotation.mT)
     landmarks[..., :2] += translation[:, None]

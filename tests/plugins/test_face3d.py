@@ -13,10 +13,11 @@ from torch import Tensor
 from vidsynth import raster, retarget
 from vidsynth.errors import UnknownName
 from vidsynth.facemesh import load_face_mesh
-from vidsynth.retarget_face import rotation_vectors
+from vidsynth.retarget_face import resting, rotation_vectors
+from vidsynth.testing import moving_squares
 from vidsynth.worlds import WORLDS
 from vidsynth.worlds.motion import turns
-from vidsynth_plugins.face3d import Face3D
+from vidsynth_plugins.face3d import Face3D, Face3DExtractor
 from vidsynth_plugins.face3d.appearance import (
     Appearance,
     Crops,
@@ -232,6 +233,12 @@ def test_light_comes_from_where_a_lambertian_ball_says() -> None:
 # Fitting
 
 
+def test_where_nobody_is_nothing_is_drawn() -> None:
+    (found,) = Face3DExtractor().extract(iter([moving_squares(3, 64, 64)]))
+    assert not found.present().any() and not found.draw(32, 32).any()
+    assert found.landmarks.isfinite().all()
+
+
 def test_what_the_model_did_is_found_again() -> None:
     seen = performance(6, 256)
     found = fit(project(PERSON, seen), PERSON, rounds=8)
@@ -430,8 +437,6 @@ def test_changes_have_names_and_stay_within_limits() -> None:
 def test_a_subject_at_rest_is_its_summary() -> None:
     face = sequence(24)
     summary = retarget.summarise(face)
-    from vidsynth.retarget_face import resting
-
     still = Face3D.at_rest(summary, resting(summary, 2))
     assert torch.equal(still.landmarks[0], still.landmarks[1])
     assert float((still.landmarks[0] - face.landmarks.mean(dim=0))[:, :2].norm(dim=1).mean()) < 6

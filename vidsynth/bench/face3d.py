@@ -1,10 +1,10 @@
 """`vidsynth bench face3d`: how true a parametric face is, before and after it is refined by pixels.
 
 On the world `head` every parameter is known: errors are medians over all frames of a few people.
-Rotation is also told about each person's own mean error, which is what reenactment sees of it: what
-the head's axes are called differs between two models, how far it has turned does not. On a clip of
-the user's (`--clip`) there is no truth: how far the model's points lie from the tracked ones, how
-far the rendered face is from the filmed one, how much it trembles, and how fast it is.
+Rotation and gaze are also told about each person's own mean error, which is what reenactment sees
+of them: where the head's axes point differs between two models, how far it has turned does not. On
+a clip of the user's (`--clip`) there is no truth: how far the model's points lie from the tracked
+ones, how far the rendered face is from the filmed one, how much it trembles, and how fast it is.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ NUM_MESH = 468
 STAGES = {"landmarks": False, "refined": True}
 GOALS = {"rotation": 1.5, "gaze": 3.0, "expression": 2.0, "light": 10.0}
 UNITS = {
-    "rotation": "deg", "rotation_about_mean": "deg", "gaze": "deg", "expression": "% eyes",
-    "light": "deg", "points": "cm",
+    "rotation": "deg", "rotation_about_mean": "deg", "gaze": "deg", "gaze_about_mean": "deg",
+    "expression": "% eyes", "light": "deg", "points": "cm",
 }  # fmt: skip
 CLIP_FRAMES = 300
 
@@ -116,6 +116,7 @@ def errors_on(seed: int, settings: Settings, *, refine: bool) -> dict[str, Tenso
         "rotation": torch.rad2deg(turn.norm(dim=1)),
         "rotation_about_mean": torch.rad2deg((turn - turn.mean(dim=0)).norm(dim=1)),
         "gaze": torch.rad2deg(gaze.norm(dim=1)).double(),
+        "gaze_about_mean": torch.rad2deg((gaze - gaze.mean(dim=0)).norm(dim=1)).double(),
         "expression": _expression_error(made, truth, neutral),
         "light": torch.rad2deg(torch.acos((light @ towards).clamp(-1, 1))).double(),
         "points": (off / truth.scale).double(),

@@ -38,7 +38,9 @@ def _list(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
 )  # fmt: skip
 @click.option("--json", "report", type=FILE, help="Also write the rows to this file.")
 @click.option("--full", is_flag=True, help="Everything; without it a bench ends within 20 minutes.")
-@click.option("--clip", type=FILE, help="A video of your own, where a bench takes one (quality).")
+@click.option(
+    "--clip", type=FILE, help="A video of your own, where a bench takes one (quality, face3d)."
+)
 @click.option("--subject", type=FILE, help="A trained model to judge instead of training (dvdgan).")
 @click.option("--world", metavar="puppet|head", help="A synthetic world instead of the first.")
 @click.option("--sheet", type=FILE, help="A picture to write, to look at (quality).")

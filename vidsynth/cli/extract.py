@@ -18,7 +18,7 @@ from vidsynth.cli.common import FILE, job_options, running
     default="pose",
     show_default=True,
     metavar="NAME",
-    help="Extractor plugin: pose, face, labels, or one you installed.",
+    help="Extractor plugin: pose, face, face3d, labels, or one you installed.",
 )
 @click.option("--preview", type=FILE, help="Also write a video with the tracking drawn over it.")
 @job_options("start", "end", "person", "overwrite", "fps", "settings", "debug")

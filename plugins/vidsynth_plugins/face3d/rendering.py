@@ -50,7 +50,7 @@ class Shown(NamedTuple):
         count, height, width = size
         canvas = values_MA.new_zeros(count * height * width, values_MA.shape[1])
         canvas = canvas.index_copy(0, self.frame * (height * width) + self.pixel, values_MA)
-        return canvas.view(count, height, width, -1).permute(0, 3, 1, 2)
+        return canvas.view(count, height, width, canvas.shape[1]).permute(0, 3, 1, 2)
 
 
 def rasterise(vertices_TV3: Tensor, triangles_F3: Tensor, height: int, width: int) -> Shown:

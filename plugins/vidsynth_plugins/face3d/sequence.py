@@ -84,6 +84,7 @@ class Face3D(ParametricFace):
         maps = torch.zeros(len(self), 9, height, width, dtype=torch.uint8)
         for index in self.present().nonzero()[:, 0].split(DRAWN_AT_ONCE):
             part = self[index].rescale(height, width)
+            assert isinstance(part, Face3D)
             drawn = torch.cat([_surface(part, height, width), _eyes(part, height, width)], dim=1)
             maps[index] = drawn.clamp(0, 1).mul(255).round().to(torch.uint8)
         return maps
@@ -139,10 +140,8 @@ class Face3D(ParametricFace):
             },
         )
         made, points = still.acted_by(summary, expression=0.0, gaze=0.0)
-        where = [x.double() for x in (pose.rotation, pose.translation, pose.scale)]
-        resting = posed(made, points, *where, pose.frame_size)
-        assert isinstance(resting, Face3D)
-        return resting
+        rotation, place, scale = (x.double() for x in (pose.rotation, pose.translation, pose.scale))
+        return posed(made, points, rotation, place, scale, pose.frame_size)
 
     def points(self) -> Tensor:
         """(T, 478, 3) float64 centimetres in the face's own axes, from the parameters."""
@@ -173,10 +172,8 @@ class Face3D(ParametricFace):
                 raise UnknownName.among("expression", name, self.controls())
         parameters = {**self.parameters, "expression": _limited(expression), "gaze": gaze}
         made = replace(self, parameters=parameters)
-        pose = [x.double() for x in (self.rotation, self.translation, self.scale)]
-        changed = posed(made, made.points(), *pose, self.frame_size)
-        assert isinstance(changed, Face3D)
-        return changed
+        rotation, place, scale = (x.double() for x in (self.rotation, self.translation, self.scale))
+        return posed(made, made.points(), rotation, place, scale, self.frame_size)
 
 
 def _limited(expression: Tensor) -> Tensor:
