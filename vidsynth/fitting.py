@@ -202,6 +202,11 @@ def _existing(folder: Path, content: str, maps: str, recipe: Recipe) -> Subject 
         raise BadSubject(
             f"{folder} holds other things and no subject; name a new or an empty folder"
         )
+    if (folder / TRAINING).is_symlink():
+        raise BadSubject(
+            f"{folder / TRAINING} is a link to another place, which training would write to; "
+            "remove the link"
+        )
     subject = load_subject(folder)
     if subject.card.target_hash != content:
         raise BadSubject(
