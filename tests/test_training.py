@@ -177,6 +177,33 @@ def test_noisy_and_slowly_falling_losses_are_no_collapse():
         assert watching.collapse(watch, "G") is None
 
 
+class Hungry(TinyObjective):
+    """Has memory for so many samples at once."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        self.room, self.taken = room, []
+
+    def losses(self, phase, batch, step):
+        size = len(batch.frames_BTCHW)
+        if phase == "D" and size > self.room:  # with the generator's step already done
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        self.taken.append(size)
+        return super().losses(phase, batch, step)
+
+
+def test_a_batch_that_has_no_room_becomes_a_smaller_one(tmp_path, caplog):
+    torch.manual_seed(0)
+    run, objective, _ = run_training(tmp_path / "hungry", 6, Hungry(1))
+    assert run.step == 6 and objective.taken == [2] + [1] * 12
+    assert "going on from step 0 with 1" in caplog.text
+
+
+def test_one_sample_that_has_no_room_is_told(tmp_path):
+    with pytest.raises(TrainingFailed, match=r"out of memory at step 0.*lower --size"):
+        run_training(tmp_path, 6, Hungry(0))
+
+
 def test_checkpoints_that_are_both_damaged_are_named_and_left_alone(tmp_path):
     run_training(tmp_path, 3)
     kept = [tmp_path / "state.pt", tmp_path / "state.previous.pt"]
