@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import torch
 from tiny import TinyObjective, tiny_footage, weights_of
 
 from vidsynth import watching
-from vidsynth.errors import BadSubject, Interrupted, TrainingFailed
+from vidsynth.errors import BadSubject, CannotWrite, Interrupted, TrainingFailed
 from vidsynth.processes import Processes
 from vidsynth.scores import Scores
 from vidsynth.training import (
@@ -175,6 +176,21 @@ def test_noisy_and_slowly_falling_losses_are_no_collapse():
         level = 0.02 + 0.98 * 0.998**step
         watch = watching.watched(watch, {"G/a": level * wobble, "D/a": level * wobble}, "G")
         assert watching.collapse(watch, "G") is None
+
+
+def test_a_full_disk_ends_the_training_and_harms_no_checkpoint(tmp_path):
+    run_training(tmp_path, 3)
+    before = (tmp_path / "state.pt").read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))
+    try:
+        with pytest.raises(CannotWrite, match=r"state\.pt: could not be written"):
+            run_training(tmp_path, 6)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (tmp_path / "state.pt").read_bytes() == before
+    assert not list(tmp_path.glob(".*"))
+    assert run_training(tmp_path, 6)[0].step == 6
 
 
 class Hungry(TinyObjective):
