@@ -25,7 +25,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     for name, default, what in (
         ("cases", 200, "hostile media files to try"),
         ("kills", 20, "moments at which jobs are killed"),
-        ("seed", 0, "of both"),
+        ("seconds", 30, "length of the film that must stay frame-exact and in step"),
+        ("seed", 0, "of what is drawn at random"),
     ):
         group.addoption(f"--soak-{name}", type=int, default=default, metavar="N", help=what)
 

@@ -15,6 +15,7 @@ from vidsynth.clip import Clip
 from vidsynth.conditioning import FaceSequence, PoseSequence
 from vidsynth.dataset import MIN_USABLE_FRAMES, prepare
 from vidsynth.errors import BadOption, CannotWrite, NoSubjectFound
+from vidsynth.files import cache_folder
 from vidsynth.kinds import Conditions, Extractor
 from vidsynth.stream import Chunk
 from vidsynth.testing.samples import nodding_face, waving_person
@@ -175,6 +176,24 @@ def test_tracking_is_cached_by_content_and_options(target, tmp_path):
     assert Counting.looked == 2 * looked
     part = track(copy, Counting(), identity={"name": "counting"}, start=0.4, end=0.8)
     torch.testing.assert_close(part.pts, target.pts[10:20], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("harm", [lambda data: data[:-7], lambda data: b"", lambda data: b"{" * 99])
+def test_a_damaged_entry_of_the_cache_is_made_again(target, harm):
+    first = track(target.path, Counting(), identity={"name": "harmed"})
+    footage = prepare(target, BODIES, size=48, background=False)
+    pictures = footage.pictures.clone()
+    key = {"tracking": "safetensors", "frames": "rgb"}
+    for kind, suffix in key.items():
+        for path in cache_folder(kind).glob(f"*.{suffix}"):
+            data = path.read_bytes()
+            path.unlink()  # not written over: footage of other tests is mapped from it
+            path.write_bytes(harm(data))
+    looked = Counting.looked
+    again = track(target.path, Counting(), identity={"name": "harmed"})
+    assert Counting.looked > looked
+    assert torch.equal(first.signal.keypoints, again.signal.keypoints)
+    assert torch.equal(prepare(target, BODIES, size=48, background=False).pictures, pictures)
 
 
 def test_a_size_far_beyond_the_target_is_refused(target):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import torch
 from tiny import TinyObjective, tiny_footage, weights_of
 
 from vidsynth import watching
-from vidsynth.errors import BadSubject, Interrupted, TrainingFailed
+from vidsynth.errors import BadSubject, CannotWrite, Interrupted, TrainingFailed
 from vidsynth.processes import Processes
 from vidsynth.scores import Scores
 from vidsynth.training import (
@@ -175,6 +176,48 @@ def test_noisy_and_slowly_falling_losses_are_no_collapse():
         level = 0.02 + 0.98 * 0.998**step
         watch = watching.watched(watch, {"G/a": level * wobble, "D/a": level * wobble}, "G")
         assert watching.collapse(watch, "G") is None
+
+
+def test_a_full_disk_ends_the_training_and_harms_no_checkpoint(tmp_path):
+    run_training(tmp_path, 3)
+    before = (tmp_path / "state.pt").read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))
+    try:
+        with pytest.raises(CannotWrite, match=r"state\.pt: could not be written"):
+            run_training(tmp_path, 6)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (tmp_path / "state.pt").read_bytes() == before
+    assert not list(tmp_path.glob(".*"))
+    assert run_training(tmp_path, 6)[0].step == 6
+
+
+class Hungry(TinyObjective):
+    """Has memory for so many samples at once."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        self.room, self.taken = room, []
+
+    def losses(self, phase, batch, step):
+        size = len(batch.frames_BTCHW)
+        if phase == "D" and size > self.room:  # with the generator's step already done
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        self.taken.append(size)
+        return super().losses(phase, batch, step)
+
+
+def test_a_batch_that_has_no_room_becomes_a_smaller_one(tmp_path, caplog):
+    torch.manual_seed(0)
+    run, objective, _ = run_training(tmp_path / "hungry", 6, Hungry(1))
+    assert run.step == 6 and objective.taken == [2] + [1] * 12
+    assert "going on from step 0 with 1" in caplog.text
+
+
+def test_one_sample_that_has_no_room_is_told(tmp_path):
+    with pytest.raises(TrainingFailed, match=r"out of memory at step 0.*lower --size"):
+        run_training(tmp_path, 6, Hungry(0))
 
 
 def test_checkpoints_that_are_both_damaged_are_named_and_left_alone(tmp_path):

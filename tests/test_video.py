@@ -28,6 +28,7 @@ from vidsynth.errors import (
     OutputExists,
     UnsupportedVideo,
 )
+from vidsynth.sound import opened_sound
 from vidsynth.stream import Chunk
 
 # T frames, H height, W width
@@ -541,6 +542,25 @@ def test_sound_that_players_do_not_take_is_encoded_and_said(tmp_path: Path) -> N
     assert "the sound of a.mkv was encoded to AAC" in written.notes[0]
     with av.open(str(tmp_path / "out.mp4")) as container:
         assert container.streams.audio[0].codec_context.name == "aac"
+
+
+def test_sound_that_changes_its_form_on_the_way_reaches_the_encoder_in_one(tmp_path: Path) -> None:
+    def piece(begin: int, rate: int, layout: str) -> av.AudioFrame:
+        wave = np.full((1 + (layout == "stereo"), rate // 10), 9000, np.int16)
+        frame = av.AudioFrame.from_ndarray(wave, "s16p", layout)
+        frame.sample_rate, frame.pts, frame.time_base = rate, begin, Fraction(1, rate)
+        return frame
+
+    forms = [(48000, "mono")] * 3 + [(44100, "stereo")] * 3 + [(48000, "mono")] * 3
+    frames = [piece(n * rate // 10, rate, layout) for n, (rate, layout) in enumerate(forms)]
+    path = film(tmp_path / "a.mp4", moving_square(5), sound="aac")
+    with opened_sound(path, 0.0, None) as sound:
+        assert sound is not None
+        made = [one for frame in frames for one in sound._alike(frame)]
+    assert {(f.format.name, f.layout.name, f.sample_rate) for f in made} == {
+        ("s16p", "mono", 48000)
+    }
+    assert sum(f.samples for f in made) == pytest.approx(9 * 4800, abs=200)
 
 
 def test_damaged_sound_does_not_spoil_the_video(tmp_path: Path) -> None:

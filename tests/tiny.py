@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vidsynth.blocks import filled
 from vidsynth.clip import Clip, VideoSpec
 from vidsynth.conditioning import LabelMaps
 from vidsynth.dataset import Drawings, Footage
@@ -83,8 +84,7 @@ class TinyGenerator(Generator):
         self.network = _network(self.options.width)
 
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:
-        self.network.load_state_dict(weights)
-        self.network.to(next(iter(weights.values())).device)
+        self.network = filled(_network(self.options.width), weights, method="tiny")
 
     def generate(
         self, chunks: Iterator[Chunk], spec: VideoSpec, *, rng: torch.Generator

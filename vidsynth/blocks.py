@@ -112,7 +112,7 @@ def filled(network: Network, weights: Mapping[str, Tensor], *, method: str) -> N
         DeviceUnavailable: float16 on a CPU.
     """
     device = next(iter(weights.values())).device
-    dtype = next(w.dtype for w in weights.values() if w.is_floating_point())
+    dtype = next((w.dtype for w in weights.values() if w.is_floating_point()), torch.float32)
     refuse_half_on_cpu(dtype, device)
     try:
         network.load_state_dict(weights)

@@ -145,7 +145,18 @@ class Conditioning(ABC):
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read what `save` wrote. Raises UnsupportedVideo for a file of another kind."""
+        """Read what `save` wrote. Raises UnsupportedVideo for a damaged file or another kind's."""
+        from safetensors import SafetensorError
+
+        try:
+            return cls._read(path)
+        except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UnsupportedVideo(
+                f"{path} is damaged ({error}); extract it again with vidsynth extract"
+            ) from error
+
+    @classmethod
+    def _read(cls, path: Path) -> Self:
         from safetensors import safe_open
 
         with safe_open(path, "pt") as file:

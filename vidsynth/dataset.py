@@ -317,7 +317,7 @@ def _decoded(tracked: Tracked, crop: Box, spec: VideoSpec, reporter: Reporter) -
     shape = (num_frames, 3, spec.height, spec.width)
     key = cache_key(video.content_hash(tracked.path), crop, shape, tracked.pts[[0, -1]].tolist())
     stored = cache_folder("frames") / f"{key}.rgb"
-    if not stored.exists():
+    if not stored.exists() or stored.stat().st_size != math.prod(shape):
         _check_room(stored.parent, math.prod(shape), spec)
         with (
             writing(stored) as temporary,

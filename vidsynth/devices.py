@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -65,6 +67,12 @@ def free_memory(device: torch.device) -> int | None:
     """Bytes that a job may still take on the device; None where that cannot be known."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
+    try:
+        # What Linux would give: its caches of files make way.
+        found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
+        return int(found[1]) * 1024 if found else None
+    except OSError:
+        pass
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
     except (ValueError, OSError, AttributeError):

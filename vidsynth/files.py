@@ -122,11 +122,22 @@ def _new_temporary(path: Path) -> tuple[int, Path]:
         os.close(handle)
 
 
+def tidy(folder: Path) -> None:
+    """Clear away what processes that were killed left unfinished anywhere in a folder."""
+    for left in folder.rglob(".*"):
+        if is_temporary(left):
+            _clear_if_abandoned(left)
+
+
 def _clear_abandoned(path: Path) -> None:
     for left in path.parent.glob(f".{glob.escape(path.stem)}.*.partial{glob.escape(path.suffix)}"):
-        with contextlib.suppress(FileNotFoundError), open(left, "rb") as file:
-            if locks.claim(file.fileno()):
-                left.unlink()
+        _clear_if_abandoned(left)
+
+
+def _clear_if_abandoned(left: Path) -> None:
+    with contextlib.suppress(OSError), open(left, "rb") as file:
+        if locks.claim(file.fileno()):
+            left.unlink()
 
 
 def _refusal_behind(error: BaseException | None) -> OSError | None:

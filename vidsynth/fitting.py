@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -17,8 +17,8 @@ from vidsynth.choosing import resolved_plugins
 from vidsynth.clip import Clip
 from vidsynth.conditioning import Conditioning
 from vidsynth.dataset import Footage, prepare
-from vidsynth.errors import BadOption, BadSubject
-from vidsynth.files import is_temporary, make_folder
+from vidsynth.errors import BadOption, BadSubject, InUse
+from vidsynth.files import is_temporary, make_folder, tidy
 from vidsynth.given import hash_of, target_with_maps
 from vidsynth.kinds import Conditions, Generator, Given, Objective
 from vidsynth.processes import Processes
@@ -131,6 +131,8 @@ def fit(
     existing = _existing(folder, content, maps, recipe)
     if existing and not limit.allows(Run(step=existing.card.steps, seconds=existing.card.seconds)):
         reporter.say(f"{folder} is trained already: {existing.card.steps} steps")
+        with suppress(InUse), locks.alone(folder, "the subject"):
+            tidy(folder)  # the process that trained it may have been killed right after
         return existing
 
     if limit.seconds is not None:
@@ -148,6 +150,7 @@ def fit(
         card = replace(card, steps=had.steps, seconds=had.seconds, scores=had.scores)
     make_folder(folder)
     with locks.alone(folder, "the subject") if processes.is_main else nullcontext():
+        tidy(folder)
         if processes.is_main:
             save_card(folder, card)  # first: a folder with a card is gone on with
             if footage.plate is not None:
@@ -159,7 +162,7 @@ def fit(
         torch.manual_seed(seed)
         painter = build_generator(prepared.generator, conditions)
         objective = painter.objective(footage.window_spec)
-        _tell_estimate(objective, footage, training, where, reporter)
+        training = _within_memory(objective, footage, training, where, reporter)
 
         def keep(weights: Mapping[str, Tensor], run: Run) -> None:
             save_weights(folder, weights)
@@ -203,6 +206,11 @@ def opened(folder: Path) -> Subject | None:
     if not (folder / CARD).exists():
         raise BadSubject(
             f"{folder} holds other things and no subject; name a new or an empty folder"
+        )
+    if (folder / TRAINING).is_symlink():
+        raise BadSubject(
+            f"{folder / TRAINING} is a link to another place, which training would write to; "
+            "remove the link"
         )
     return load_subject(folder)
 
@@ -338,14 +346,19 @@ def _channels(signal: Conditioning) -> int:
     return signal[:1].draw(16, 16).shape[1]
 
 
-def _tell_estimate(
+def _within_memory(
     objective: Objective,
     footage: Footage,
     training: TrainOptions,
     device: torch.device,
     reporter: Reporter,
-) -> None:
-    """What training will take at its most, before it starts, and whether the machine has it."""
+) -> TrainOptions:
+    """Say what training will take at its most, before it starts; a batch that the memory has no
+    room for becomes a smaller one.
+
+    Raises BadOption where there is not room for half of what a single sample takes: an estimate
+    may be too high, though not by so much.
+    """
     parameters = sum(p.numel() for phase in objective.phases for p in phase.module.parameters())
     footage.starts(objective.num_frames)  # raises where there is not even one
     objective.at_progress(1.0)
@@ -355,16 +368,28 @@ def _tell_estimate(
         first, num_frames, torch.device("cpu"), num_recalled=objective.num_recalled
     )
     # Of each weight: value, gradient, two moments, EMA; 4 bytes each.
-    needed = 20 * parameters + activation_bytes(objective, sample) * training.batch
+    fixed, each = 20 * parameters, activation_bytes(objective, sample)
     objective.at_progress(0.0)
+    needed = fixed + each * training.batch
     spec = footage.window_spec
     reporter.say(
         f"training at {spec.width}x{spec.height} px on {int(footage.training.sum())} frames: "
         f"{parameters / 1e6:.1f} million weights, about {needed / 1e9:.1f} GB of memory"
     )
     free = devices.free_memory(device)
-    if free is not None and needed > free:
-        reporter.warn(
-            f"only {free / 1e9:.1f} GB are free on {device}: if training fails, lower --size, "
-            "training.batch or generator.filters"
+    if free is None or needed <= free:
+        return training
+    remedy = "lower --size or generator.filters, or free some memory"
+    if fixed + each > 2 * free:
+        raise BadOption(
+            f"training takes about {(fixed + each) / 1e9:.1f} GB even one sample at a time, and "
+            f"{free / 1e9:.1f} GB are free on {device}; {remedy}"
         )
+    batch = max(1, min(training.batch, (free - fixed) // max(1, each)))
+    smaller = (
+        f": {batch} instead of {training.batch} samples a step" if batch < training.batch else ""
+    )
+    reporter.warn(
+        f"only {free / 1e9:.1f} GB are free on {device}{smaller}; if training fails, {remedy}"
+    )
+    return replace(training, batch=batch)

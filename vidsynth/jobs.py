@@ -376,7 +376,8 @@ def render(
             ahead = devices.prefetch_beside(where)
             reports = stream.run(chunks, line, write, prefetch=ahead, progress=step.update)
     write_settings(output, subject.card, source, wanted, steadiness)
-    sign_and_tell(output, told, certificate and Path(certificate), reporter)
+    own = None if certificate is None else Path(certificate)
+    sign_and_tell(output, told, own, reporter)
     for note in written[0].notes:
         reporter.say(note)
     reporter.say(f"wrote {output}: {len(tracked.pts)} frames")

@@ -112,8 +112,9 @@ class FrameReader:
     def _changed(self, frame: VideoFrame, second: float) -> None:
         """Follow a change of pixel format or colour; refuse one of size."""
         if (frame.width, frame.height) != self._stored:
+            width, height = self._stored
             now = frame.height, frame.width
-            raise size_changes(self._path, self._stored[::-1], now, second=second)
+            raise size_changes(self._path, (height, width), now, second=second)
         self._form, self._has_alpha = _form(frame), _has_alpha(frame)
         _, self._colourspace, self.full_range = _colour(self._path, frame)
 

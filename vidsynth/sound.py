@@ -10,6 +10,7 @@ from pathlib import Path
 import av
 import av.error
 from av.audio.frame import AudioFrame
+from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 from av.container import InputContainer, OutputContainer
 from av.packet import Packet
@@ -66,6 +67,9 @@ class Sound:
         self._limit = float("inf") if end is None else end - start
         self._out: AudioStream | None = None
         self._copied = False
+        self._form: tuple[str, str, int] | None = None
+        self._form_now: tuple[str, str, int] | None = None
+        self._resampler: AudioResampler | None = None
         self._pieces: Iterator[tuple[float, Packet | AudioFrame]] = iter(())
         self._ahead: tuple[float, Packet | AudioFrame] | None = None
 
@@ -109,9 +113,21 @@ class Sound:
     def _packets(self, piece: Packet | AudioFrame) -> list[Packet]:
         assert self._out is not None
         if isinstance(piece, AudioFrame):
-            return list(self._out.encode(piece))
+            return [packet for frame in self._alike(piece) for packet in self._out.encode(frame)]
         piece.stream = self._out
         return [piece]
+
+    def _alike(self, frame: AudioFrame) -> list[AudioFrame]:
+        """In the form of the first frame: a track may change its own on the way, an encoder not."""
+        form = frame.format.name, frame.layout.name, frame.sample_rate
+        self._form = self._form or form
+        if form == self._form:
+            return [frame]
+        if form != self._form_now:
+            self._form_now, (name, layout, rate) = form, self._form
+            self._resampler = AudioResampler(name, layout, rate)
+        assert self._resampler is not None
+        return self._resampler.resample(frame)
 
     def _timed(self, track: AudioStream) -> Iterator[tuple[float, Packet | AudioFrame]]:
         """What is copied or encoded, each with the second at which it begins.

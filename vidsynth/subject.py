@@ -23,8 +23,11 @@ from vidsynth.errors import BadSubject, PluginError, UnknownName
 from vidsynth.exemplars import Gallery
 from vidsynth.files import writing
 from vidsynth.kinds import Conditions, Extractor, Generator
+from vidsynth.pixels import MOST_PIXELS
 
 FORMAT = 1
+MOST_CHANNELS = 4096
+"""Of a card that is believed: a number in a text must not fill the memory."""
 CARD, WEIGHTS, PLATE, TRAINING = (
     "subject.json",
     "generator.safetensors",
@@ -143,6 +146,10 @@ class Subject:
             ) from error
         except (SafetensorError, OSError) as error:
             raise BadSubject(f"{path} is damaged ({error}); train the subject again") from error
+        unsound = [n for n, w in weights.items() if not bool(torch.isfinite(w).all())]
+        if unsound or not weights:
+            what = f"{unsound[0]} is no number in places" if unsound else "it holds no weights"
+            raise BadSubject(f"{path} is damaged ({what}); train the subject again")
         generator.load_weights(weights)
         return generator
 
@@ -202,7 +209,7 @@ def load_subject(folder: str | Path) -> Subject:
     try:
         values = json.loads(path.read_text())
         found = int(values["format"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError, OSError) as error:
         raise BadSubject(f"{path} is damaged ({error}); train the subject again") from error
     if found > FORMAT:
         raise BadSubject(
@@ -217,9 +224,35 @@ def load_subject(folder: str | Path) -> Subject:
         }
         values["crop"] = None if values["crop"] is None else tuple(values["crop"])
         card = SubjectCard(**values)
-    except (KeyError, TypeError) as error:
+        _check(card)
+    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
         raise BadSubject(f"{path} is damaged ({error}); train the subject again") from error
     return Subject(folder, card)
+
+
+def _check(card: SubjectCard) -> None:
+    """Raises ValueError, TypeError or ArithmeticError for what no training wrote."""
+
+    def need(what: str, holds: bool) -> None:
+        if not holds:
+            raise ValueError(f"{what} cannot be right")
+
+    texts = (card.recipe, card.fps, card.target, card.target_hash)
+    for ref in (card.extractor, card.generator):
+        texts += (ref.name, ref.distribution, ref.version)
+        need("options", isinstance(ref.options, dict))
+    need("a name", all(isinstance(text, str) for text in texts))
+    counts = (card.height, card.width, card.channels, card.exemplars, card.steps, *card.window)
+    need("a number", all(type(count) is int for count in counts) and len(card.window) == 4)
+    x0, y0, x1, y1 = card.window
+    need("size", 0 < card.height * card.width <= MOST_PIXELS and card.height > 0)
+    need("window", 0 <= x0 < x1 <= card.width and 0 <= y0 < y1 <= card.height)
+    need("channels", 0 < card.channels <= MOST_CHANNELS and 0 <= card.exemplars <= MOST_CHANNELS)
+    need("fps", 0 < Fraction(card.fps) <= 1000)
+    need("a section", isinstance(card.summary, dict) and isinstance(card.settings, dict))
+    need("background", isinstance(card.background, bool))
+    need("steps", card.steps >= 0 and 0 <= float(card.seconds) < float("inf"))
+    need("scores", all(isinstance(row, dict) for row in card.scores))
 
 
 def save_card(folder: Path, card: SubjectCard) -> None:

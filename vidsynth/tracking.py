@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from vidsynth import stream, video
 from vidsynth.conditioning import Conditioning, FaceSequence
-from vidsynth.errors import NoSubjectFound
+from vidsynth.errors import NoSubjectFound, VidsynthError
 from vidsynth.files import cache_folder, cache_key, writing
 from vidsynth.kinds import Extractor
 from vidsynth.report import Reporter
@@ -98,9 +98,12 @@ def track(
     key = cache_key(video.content_hash(path), {**identity, **rate}, start, end, TRACKING_PX)
     stored = cache_folder("tracking") / f"{key}.safetensors"
     if stored.exists():
-        with safe_open(stored, "pt") as file:
-            pts = torch.tensor(json.loads(file.metadata()["pts"]), dtype=torch.float64)
-        return Tracked(path=path, signal=extractor.produces.load(stored), pts=pts)
+        try:
+            with safe_open(stored, "pt") as file:
+                pts = torch.tensor(json.loads(file.metadata()["pts"]), dtype=torch.float64)
+            return Tracked(path=path, signal=extractor.produces.load(stored), pts=pts)
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError, VidsynthError):
+            stored.unlink(missing_ok=True)  # damaged: the cache is made again, never believed
 
     shorter = min(info.spec.height, info.spec.width)
     scale = min(1.0, TRACKING_PX / shorter)

@@ -130,7 +130,7 @@ def train(
     elif processes.is_main:
         save_state(folder, objective, ema, run)
     board = _Board(folder) if processes.is_main else None
-    saved = run
+    saved, batch_size = run, options.batch
     total, done_before = (budget.steps, run.step) if budget.steps else (budget.seconds, run.seconds)
     with (
         reporter.step("training", total, _unit(budget), done=done_before) as bar,
@@ -144,14 +144,25 @@ def train(
             objective.at_progress(processes.agree(budget.progress(run)))
             num_frames = min(objective.num_frames, longest)
             starts = footage.starts(num_frames)
-            chosen = sample_starts(starts, run, options.batch, seed, processes)
+            chosen = sample_starts(starts, run, batch_size, seed, processes)
             batch = footage.batch(chosen, num_frames, device, num_recalled=objective.num_recalled)
 
             # One optimiser step per phase.
             pace = 0.5**run.rollbacks * min(1.0, (run.step + 1) / (options.warmup_steps + 1))
-            losses = train_step(
-                objective, batch, run, processes, precision=options.precision, pace=pace
-            )
+            try:
+                losses = train_step(
+                    objective, batch, run, processes, precision=options.precision, pace=pace
+                )
+            except torch.OutOfMemoryError as error:
+                if batch_size == 1 or processes.count > 1:
+                    raise _no_memory(run, error) from error
+                batch_size //= 2
+                run = saved = load()  # half a step may have been done
+                reporter.warn(
+                    f"{device} has not the memory for so many samples a step: going on from step "
+                    f"{run.step} with {batch_size}"
+                )
+                continue
             generator = objective.phases[0].name
             bad = [name for name, value in losses.items() if not math.isfinite(value)]
             watch = run.watch if bad else watching.watched(run.watch, losses, generator)
@@ -299,6 +310,14 @@ def _update_ema(
         ema[name].lerp_(weights[name], 1 - decay)
     for name in weights.keys() - set(floating):
         ema[name].copy_(weights[name])
+
+
+def _no_memory(run: Run, error: Exception) -> TrainingFailed:
+    reason = str(error).split(".")[0]
+    return TrainingFailed(
+        f"out of memory at step {run.step} ({reason}); the last checkpoint is kept: lower --size "
+        "or generator.filters with -s, or train on another --device"
+    )
 
 
 def _rolled_back(

@@ -243,7 +243,7 @@ def read_frames_at(
         clips.append(found)
         sizes = [(clip.height, clip.width) for clip in (clips[0], found)]
         if sizes[0] != sizes[1]:
-            raise size_changes(path, *sizes, second=float(found.pts[0]))
+            raise size_changes(Path(path), *sizes, second=float(found.pts[0]))
     return Clip.concat(clips)
 
 

@@ -17,6 +17,7 @@ import killing
 import pytest
 import torch
 from killing import ENDS, End
+from safetensors import safe_open
 
 from vidsynth import stages, video
 from vidsynth.clip import Clip
@@ -108,8 +109,11 @@ def progress(folder: Path) -> tuple[int, int]:
     """Steps and frames that are safe by now."""
     state = folder / "subject/training/state.pt"
     steps = torch.load(state, weights_only=True)["step"] if state.exists() else 0
-    kept = len(list((folder / "cache").glob("rendering/*/0*.z")))
-    return steps, kept * stages.CHUNK
+    chunks = 0
+    for memory in (folder / "cache").glob("rendering/*/memory.safetensors"):
+        with safe_open(memory, "pt") as file:  # a chunk counts when what follows it is known
+            chunks = int(file.metadata()["chunks"])
+    return steps, chunks * stages.CHUNK
 
 
 def test_a_job_that_is_killed_anywhere_ends_like_one_that_was_not(

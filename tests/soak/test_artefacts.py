@@ -1,0 +1,181 @@
+"""Hostile artefacts: nothing in a subject folder, a cache or a weight file is ever executed."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import random
+import struct
+import zipfile
+from collections.abc import Callable
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from tiny import CONDITIONS, TinyGenerator
+
+from vidsynth import registry, weights
+from vidsynth.checkpoint import STATE, load_state
+from vidsynth.conditioning import LabelMaps
+from vidsynth.errors import BadSubject, VidsynthError
+from vidsynth.recipes import load_recipe
+from vidsynth.subject import PluginRef, SubjectCard, load_subject, save_card, save_weights
+
+CPU = torch.device("cpu")
+TINY = EntryPoint("tiny", "tiny:TinyGenerator", registry.group("generator"))
+
+
+class Payload:
+    """Unpickling this makes a folder."""
+
+    def __init__(self, place: Path) -> None:
+        self._place = str(place)
+
+    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
+        return os.mkdir, (self._place,)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A sound subject."""
+    monkeypatch.setattr("vidsynth.subject.Subject.conditions", lambda self: CONDITIONS)
+    place = tmp_path / "subject"
+    card = SubjectCard(
+        recipe="dance",
+        extractor=PluginRef(name="square"),
+        generator=PluginRef(name="tiny", options={"width": 4}),
+        channels=2,
+        background=False,
+        height=48,
+        width=64,
+        fps="25",
+        window=(0, 0, 64, 48),
+        summary={},
+    )
+    save_card(place, card)
+    generator = TinyGenerator(TinyGenerator.Options(width=4), conditions=CONDITIONS)
+    save_weights(place, generator.network.state_dict())
+    return place
+
+
+def opened(folder: Path) -> None:
+    with registry.only([TINY]):
+        load_subject(folder).generator(CPU)
+
+
+def header(text: bytes, length: int | None = None) -> bytes:
+    return struct.pack("<Q", len(text) if length is None else length) + text
+
+
+WEIGHTS: dict[str, Callable[[Path], object]] = {
+    "a pickle": lambda p: p.write_bytes(pickle.dumps(Payload(p.parent / "executed"))),
+    "nothing": lambda p: p.write_bytes(b""),
+    "a giant header": lambda p: p.write_bytes(header(b"{}", 1 << 62)),
+    "a header of nothing": lambda p: p.write_bytes(header(b"{}")),
+    "a tensor beyond the file": lambda p: p.write_bytes(
+        header(b'{"a":{"dtype":"F32","shape":[1000000000],"data_offsets":[0,4000000000]}}')
+    ),
+    "a shape that overflows": lambda p: p.write_bytes(
+        header(b'{"a":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,0]}}')
+    ),
+    "other names": lambda p: save_file({"../../x": torch.zeros(3)}, p),
+    "other shapes": lambda p: save_file({"0.weight": torch.zeros(3)}, p),
+    "no floats": lambda p: save_file({"0.weight": torch.zeros(3, dtype=torch.int64)}, p),
+    "a folder": lambda p: p.mkdir(),
+    "a link to itself": lambda p: p.symlink_to(p),
+}
+
+
+@pytest.mark.parametrize("what", WEIGHTS)
+def test_hostile_weights_of_a_subject_are_refused(folder: Path, what: str) -> None:
+    opened(folder)
+    path = folder / "generator.safetensors"
+    path.unlink()
+    WEIGHTS[what](path)
+    with pytest.raises(BadSubject):
+        opened(folder)
+    assert not (folder / "executed").exists()
+
+
+def test_weights_that_are_no_numbers_are_refused(folder: Path) -> None:
+    generator = TinyGenerator(TinyGenerator.Options(width=4), conditions=CONDITIONS)
+    state = generator.network.state_dict()
+    state["0.bias"][1] = float("nan")
+    save_weights(folder, state)
+    with pytest.raises(BadSubject, match=r"0\.bias is no number"):
+        opened(folder)
+
+
+def test_no_checkpoint_and_no_weight_file_executes_anything(tmp_path: Path) -> None:
+    payload = pickle.dumps(Payload(tmp_path / "executed"))
+    (tmp_path / STATE).write_bytes(payload)
+    with pytest.raises(BadSubject, match="damaged"):
+        load_state(tmp_path, None, {}, None, CPU)  # pyright: ignore[reportArgumentType]
+    torch.save({"w": Payload(tmp_path / "executed")}, tmp_path / "zipped.pth")
+    (tmp_path / "bare.pth").write_bytes(payload)
+    with zipfile.ZipFile(tmp_path / "out.pth", "w") as archive:
+        archive.writestr("../outside", "x")
+        archive.writestr("archive/data.pkl", payload)
+    for name in ("zipped.pth", "bare.pth", "out.pth"):
+        with pytest.raises(VidsynthError):
+            weights.read(tmp_path / name)
+    assert not (tmp_path / "executed").exists()
+    assert not (tmp_path.parent / "outside").exists()
+    torch.load(tmp_path / "zipped.pth", weights_only=False)  # the payload is a real one
+    assert (tmp_path / "executed").exists()
+
+
+ODD: tuple[Any, ...] = (
+    None, -1, 0, 10**12, 1e999, float("nan"), "", "../../etc/passwd", "1/0", [], {}, [1], True,
+    {"name": "../../x"}, {"name": "os:system", "options": {}}, [0, 0, 10**9, 10**9], "\x00",
+)  # fmt: skip
+
+
+def test_a_card_with_odd_values_is_opened_or_refused(
+    folder: Path, request: pytest.FixtureRequest
+) -> None:
+    sound = json.loads((folder / "subject.json").read_text())
+    rng = random.Random(request.config.getoption("--soak-seed"))
+    refused = 0
+    for number in range(300):
+        values = json.loads(json.dumps(sound))
+        for name in rng.sample(sorted(values), rng.choice((1, 1, 2))):
+            values[name] = rng.choice(ODD)
+        (folder / "subject.json").write_text(json.dumps(values))
+        try:
+            opened(folder)
+        except VidsynthError as error:
+            refused += 1
+            assert "; " in str(error), (number, values)
+    assert refused > 100
+    text = json.dumps(sound)
+    for broken in ("[" * 100_000, text[:50], text.replace("dance", "\ud800")):
+        (folder / "subject.json").write_bytes(broken.encode(errors="surrogatepass"))
+        with pytest.raises(BadSubject):
+            opened(folder)
+
+
+def test_saved_conditioning_that_is_damaged_is_no_traceback(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    LabelMaps(labels=torch.zeros(3, 4, 4, dtype=torch.uint8), num_classes=2).save(path)
+    sound = path.read_bytes()
+    rng = random.Random(1)
+    for _ in range(200):
+        data = bytearray(sound)
+        data[rng.randrange(160)] ^= 1 << rng.randrange(8)
+        path.write_bytes(data)
+        try:
+            LabelMaps.load(path)
+        except VidsynthError as error:
+            assert "; " in str(error)
+
+
+def test_a_recipe_is_data(tmp_path: Path) -> None:
+    for text in ("summary = 1", "[generator]\nplugin = 3", "x = [" * 5000, "\x00", "size = -1"):
+        (tmp_path / "a.toml").write_text(text)
+        with pytest.raises(VidsynthError):
+            load_recipe(str(tmp_path / "a.toml"))
