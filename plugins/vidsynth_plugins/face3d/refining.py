@@ -42,13 +42,14 @@ from vidsynth_plugins.face3d.rendering import harmonics, rasterise, sample
 
 # T frames, M pixels of all frames, P parameters of a frame
 
-PIXEL_WEIGHT = 20.0
+PIXEL_WEIGHT = 12.0
 """How much the square of a difference of colours counts where that of a landmark's distance in
 centimetres counts 1; times the share of the face that one pixel of a 64 px crop is."""
 OUTLIER = 0.08
 """Difference of colours, in [0, 1], from which on a pixel is taken for something else."""
-STEADY_TURN, STEADY_PLACE, STEADY_EXPRESSION = 300.0, 30.0, 1.0
-"""How much a frame is held to the mean of its neighbours: per squared radian, centimetre, unit."""
+STEADY_TURN, STEADY_PLACE, STEADY_EXPRESSION = 300.0, 30.0, 0.2
+"""How much a frame is held to the mean of its neighbours: per squared radian and centimetre of the
+head, and squared centimetre of each vertex that an expression moves, so that lids stay quick."""
 
 
 class Synthesis(NamedTuple):
@@ -92,7 +93,7 @@ def refine(
             matrix, vector = normal_equations(landmarks_TV3, person, seen)
             matrix, vector = matrix + found.matrix, vector + found.vector
             if steady:
-                matrix, vector = _held(matrix, vector, crops.leave(seen), before)
+                matrix, vector = _held(matrix, vector, crops.leave(seen), person, before)
             seen = stepped(seen, torch.linalg.solve(matrix, vector))
     eyes = fit(landmarks_TV3, person, rounds=0, start=seen)
     return replace(seen, gaze=eyes.gaze)
@@ -216,15 +217,20 @@ def _picture_jacobian(person: Person, seen: Performance) -> Tensor:
 
 
 def _held(
-    matrix: Tensor, vector: Tensor, seen: Performance, before: Performance | None
+    matrix: Tensor,
+    vector: Tensor,
+    seen: Performance,
+    person: Person,
+    before: Performance | None,
 ) -> tuple[Tensor, Tensor]:
     """With each frame drawn towards the mean of those before and after it, in pixels of frames."""
     if len(seen.scale) < 2 and before is None:
         return matrix, vector
     away = [_step_to(seen, _neighbours(seen, before, k)) for k in (-1, 1)]
     mean = (away[0] + away[1]) / 2
-    weight = torch.full((matrix.shape[1],), STEADY_EXPRESSION, dtype=matrix.dtype)
-    weight[:3], weight[3:NUM_POSE] = STEADY_TURN, STEADY_PLACE
+    weight = torch.full((matrix.shape[1],), STEADY_PLACE, dtype=matrix.dtype)
+    weight[:3] = STEADY_TURN
+    weight[NUM_POSE:] = STEADY_EXPRESSION * person.basis.square().sum(dim=(1, 2))
     return matrix + torch.diag(weight), vector + weight * mean
 
 
