@@ -3,6 +3,13 @@
 Generators learn from the world of shapes, each for the same time: with both discriminators and, in
 the full bench, with either alone. A network that learnt the classes from other real clips judges
 them. Then a step of the training against the plain schedule.
+
+A model that was trained longer is judged by `--subject`:
+
+    vidsynth train world:shapes --recipe dvdgan --size 32 --budget 1h -o model/ \\
+        -s generator.augment=[] \\
+        -s 'clips.classes=["red-circle-right", "red-circle-down", "blue-circle-right"]'
+    vidsynth bench dvdgan --subject model/
 """
 
 from __future__ import annotations
@@ -124,7 +131,8 @@ def _recipe(settings: Settings, changes: Mapping[str, Any]) -> Recipe:
         {
             "size": settings.size,
             "clips": {"classes": list(settings.classes)},
-            "generator": {**(settings.generator or {}), **changes},
+            # Clips of the world are plenty: nothing is learnt by heart.
+            "generator": {"augment": [], **(settings.generator or {}), **changes},
         }
     )
 
