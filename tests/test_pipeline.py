@@ -16,7 +16,8 @@ from torch import Tensor
 import vidsynth
 from vidsynth import pipeline, registry, video
 from vidsynth.clip import Clip, VideoSpec
-from vidsynth.conditioning import ClassLabel, Conditioning, LabelMaps, PoseSequence, TextEmbedding
+from vidsynth.classes import ClassLabel
+from vidsynth.conditioning import Conditioning, LabelMaps, PoseSequence, TextEmbedding
 from vidsynth.errors import BadOption, BadSubject, IncompatibleStages, OutputExists, UnknownName
 from vidsynth.kinds import Conditions, Extractor, PretrainedGenerator, StagePlugin
 from vidsynth.stages import clips_of
