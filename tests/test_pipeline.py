@@ -15,8 +15,8 @@ from torch import Tensor
 
 import vidsynth
 from vidsynth import pipeline, registry, video
-from vidsynth.clip import Clip, VideoSpec
 from vidsynth.classes import ClassLabel
+from vidsynth.clip import Clip, VideoSpec
 from vidsynth.conditioning import Conditioning, LabelMaps, PoseSequence, TextEmbedding
 from vidsynth.errors import BadOption, BadSubject, IncompatibleStages, OutputExists, UnknownName
 from vidsynth.kinds import Conditions, Extractor, PretrainedGenerator, StagePlugin
