@@ -181,6 +181,11 @@ class Phase:
     every: int = 1
     """Run on steps divisible by this (lazy regularisation)."""
 
+    def at_rate(self, learning_rate: float) -> None:
+        """Take this learning rate from now on."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+
 
 class Objective(ABC):
     """One paper's training rule: which phases there are and what each minimises.

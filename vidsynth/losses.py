@@ -60,6 +60,11 @@ def weighted_l1(made: Tensor, real: Tensor, weights: Tensor | None = None) -> Te
     return (difference if weights is None else difference * weights).mean()
 
 
+def linear_decay(progress: float, start: float) -> float:
+    """Share of a learning rate that is left: 1 up to `start` of the training, then down to 0."""
+    return 1.0 if progress <= start else max(0.0, (1 - progress) / (1 - start))
+
+
 class PerceptualLoss(nn.Module):
     """L1 between VGG19 activations relu1_1 ... relu5_1, weighted 1/32, 1/16, 1/8, 1/4, 1.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from vidsynth.clip import VideoSpec
 from vidsynth.errors import BadSubject, PluginError, UnknownName
 from vidsynth.exemplars import Gallery
 from vidsynth.files import writing
-from vidsynth.kinds import Conditions, Extractor, Generator
+from vidsynth.kinds import Conditions, Discriminator, Extractor, Generator
 from vidsynth.pixels import MOST_PIXELS
 
 FORMAT = 1
@@ -183,6 +183,19 @@ def build_generator(ref: PluginRef, conditions: Conditions) -> Generator:
     plugin = _installed("generator", ref)
     values = options.build(plugin.Options, ref.options, where="generator")
     return plugin(values, conditions=conditions)
+
+
+def build_discriminator(
+    name: str, settings: Mapping[str, Any], *, condition_channels: int, num_frames: int
+) -> Discriminator:
+    """The one of that name, told those of the settings that it has options for.
+
+    Raises UnknownName, PluginError.
+    """
+    plugin: Any = registry.load("discriminator", name)
+    known = {field.name for field in fields(plugin.Options)}
+    chosen = plugin.Options(**{key: v for key, v in settings.items() if key in known})
+    return plugin(chosen, condition_channels=condition_channels, num_frames=num_frames)
 
 
 def _installed(kind: registry.Kind, ref: PluginRef) -> Any:

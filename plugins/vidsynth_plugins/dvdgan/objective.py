@@ -4,15 +4,12 @@ Synthesis"."""
 
 from __future__ import annotations
 
-from dataclasses import fields
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
-from vidsynth import registry
-from vidsynth.kinds import Discriminator, Judgement, Objective, Phase, TrainBatch
-from vidsynth.losses import fool, judge_fake, judge_real
+from vidsynth.kinds import Judgement, Objective, Phase, TrainBatch
+from vidsynth.losses import fool, judge_fake, judge_real, linear_decay
+from vidsynth.subject import build_discriminator
 from vidsynth_plugins.dvdgan.augment import augmented
 from vidsynth_plugins.dvdgan.layers import orthogonality
 from vidsynth_plugins.dvdgan.networks import VideoGenerator, levels_for
@@ -50,12 +47,10 @@ class DVDGANObjective(Objective):
         return self.network
 
     def at_progress(self, progress: float) -> None:
-        start = self.options.decay_from
-        factor = 1.0 if progress <= start else max(0.0, (1 - progress) / (1 - start))
+        left = linear_decay(progress, self.options.decay_from)
         rates = (self.options.learning_rate, self.options.d_learning_rate)
         for phase, rate in zip(self.phases, rates, strict=True):
-            for group in phase.optimizer.param_groups:
-                group["lr"] = rate * factor
+            phase.at_rate(rate * left)
 
     def losses(self, phase: str, batch: TrainBatch, step: int) -> dict[str, Tensor]:
         if phase == "G":
@@ -111,14 +106,10 @@ class Judges(nn.Module):
         }
         for role, name in (("spatial", options.spatial), ("temporal", options.temporal)):
             if name:
-                self.add_module(role, _judge(name, ours, classes, options.num_frames))
-
-
-def _judge(name: str, ours: dict[str, Any], classes: int, num_frames: int) -> Discriminator:
-    plugin: Any = registry.load("discriminator", name)
-    theirs = {f.name for f in fields(plugin.Options)}
-    options = plugin.Options(**{key: v for key, v in ours.items() if key in theirs})
-    return plugin(options, condition_channels=classes, num_frames=num_frames)
+                judge = build_discriminator(
+                    name, ours, condition_channels=classes, num_frames=options.num_frames
+                )
+                self.add_module(role, judge)
 
 
 def _halves(both: Judgement) -> tuple[Judgement, Judgement]:

@@ -56,7 +56,8 @@ class Pix2PixHD(Generator):
         super().__init__(options, conditions=conditions)
         self._painter: Painter | None = None
         self._num_frames: int | None = None
-        self._memory: dict[str, Tensor] = {}
+        self._memory: Mapping[str, Tensor] = {}
+        self._before: Mapping[str, Tensor] = {}
 
     def _new_painter(self) -> Painter:
         composites = self.options.background and self.conditions.background
@@ -84,7 +85,7 @@ class Pix2PixHD(Generator):
         return self._memory
 
     def go_on(self, memory: Mapping[str, Tensor]) -> None:
-        self._memory = dict(memory)
+        self._before = dict(memory)
 
     def generate(
         self, chunks: Iterator[Chunk], spec: VideoSpec, *, rng: torch.Generator
@@ -94,7 +95,7 @@ class Pix2PixHD(Generator):
         painter = in_callers_precision(self._painter)
         device = next(painter.parameters()).device
         run = LongRun(painter.body, self._num_frames)
-        told, self._memory = self._memory, {}
+        told, self._before = self._before, {}  # of the next film only
         past_TCHW, previous = (
             told[name].to(device) if name in told else None for name in ("past", "previous")
         )
@@ -127,9 +128,8 @@ class Pix2PixHD(Generator):
             else:
                 frames_T3HW = painter(windows_TCHW, None, plate, faces_T4, recalled)
             run.made(len(chunk), perf_counter() - began)
-            self._memory = {"past": past_TCHW}
-            if previous is not None:
-                self._memory["previous"] = previous
+            remembered = {"past": past_TCHW, "previous": previous}
+            self._memory = {name: value for name, value in remembered.items() if value is not None}
             size = (spec.height, spec.width)
             if frames_T3HW.shape[-2:] != size:  # the local enhancers have not joined yet
                 frames_T3HW = F.interpolate(frames_T3HW, size, mode="bilinear")

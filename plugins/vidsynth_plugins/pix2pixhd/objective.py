@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from vidsynth import registry
 from vidsynth.blocks import crop_boxes, square_boxes
 from vidsynth.errors import MissingWeights
-from vidsynth.kinds import Discriminator, Judgement, Objective, Phase, TrainBatch
+from vidsynth.kinds import Judgement, Objective, Phase, TrainBatch
 from vidsynth.losses import (
     PerceptualLoss,
     feature_matching,
     fool,
     judge_fake,
     judge_real,
+    linear_decay,
     weighted_l1,
 )
+from vidsynth.subject import build_discriminator
 from vidsynth.weights import WEIGHTS
 from vidsynth_plugins.pix2pixhd.networks import (
     FACE_MARGIN,
@@ -143,12 +144,10 @@ class Pix2PixHDObjective(Objective):
             self._enter(stage)
             for phase in self.phases:
                 phase.optimizer.state.clear()  # each stage is a new Adam, as published
-        start = self.options.decay_from
-        factor = 1.0 if progress <= start else max(0.0, (1 - progress) / (1 - start))
+        left = linear_decay(progress, self.options.decay_from)
         rates = (self.options.learning_rate, self.options.d_learning_rate)
         for phase, rate in zip(self.phases, rates, strict=True):
-            for group in phase.optimizer.param_groups:
-                group["lr"] = rate * factor
+            phase.at_rate(rate * left)
 
     def _stage_at(self, progress: float) -> str:
         if progress < self.options.coarse_fraction:
@@ -178,15 +177,14 @@ class Judges(nn.Module):
 
     def __init__(self, options: Pix2PixHDOptions, channels: int) -> None:
         super().__init__()
-        plugin = registry.load("discriminator", options.discriminator)
-        ours = {
+        settings = {
             "filters": options.d_filters,
             "layers": options.d_layers,
             "scales": options.d_scales,
         }
-        theirs = {f.name for f in fields(plugin.Options)}
-        self.frames: Discriminator = plugin(
-            plugin.Options(**{name: v for name, v in ours.items() if name in theirs}),
+        self.frames = build_discriminator(
+            options.discriminator,
+            settings,
             condition_channels=channels,
             num_frames=options.num_made,
         )

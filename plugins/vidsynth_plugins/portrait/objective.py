@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from vidsynth import registry
-from vidsynth.kinds import Discriminator, Judgement, Objective, Phase, TrainBatch
-from vidsynth.losses import fool, judge_fake, judge_real, weighted_l1
+from vidsynth.kinds import Judgement, Objective, Phase, TrainBatch
+from vidsynth.losses import fool, judge_fake, judge_real, linear_decay, weighted_l1
+from vidsynth.subject import build_discriminator
 from vidsynth_plugins.pix2pixhd.objective import adam, stack_windows
 from vidsynth_plugins.portrait.networks import PortraitNet
 from vidsynth_plugins.portrait.options import PortraitOptions
@@ -37,7 +37,10 @@ class PortraitObjective(Objective):
         self.options = options
         self.num_frames = options.window
         self.network = network
-        self.judge = _judge(options, network.channels)
+        settings = {"filters": options.d_filters, "layers": options.d_layers, "scales": 1}
+        self.judge = build_discriminator(
+            options.discriminator, settings, condition_channels=network.channels, num_frames=1
+        )
         self.phases = (
             Phase("G", network, adam(network, options.learning_rate)),
             Phase("D", self.judge, adam(self.judge, options.d_learning_rate)),
@@ -76,20 +79,7 @@ class PortraitObjective(Objective):
         return 1 + self.options.subject_weight * batch.weights_BT1HW[:, -1:]
 
     def at_progress(self, progress: float) -> None:
-        start = self.options.decay_from
-        factor = 1.0 if progress <= start else max(0.0, (1 - progress) / (1 - start))
+        left = linear_decay(progress, self.options.decay_from)
         rates = (self.options.learning_rate, self.options.d_learning_rate)
         for phase, rate in zip(self.phases, rates, strict=True):
-            for group in phase.optimizer.param_groups:
-                group["lr"] = rate * factor
-
-
-def _judge(options: PortraitOptions, channels: int) -> Discriminator:
-    plugin = registry.load("discriminator", options.discriminator)
-    ours = {"filters": options.d_filters, "layers": options.d_layers, "scales": 1}
-    theirs = {f.name for f in fields(plugin.Options)}
-    return plugin(
-        plugin.Options(**{name: value for name, value in ours.items() if name in theirs}),
-        condition_channels=channels,
-        num_frames=1,
-    )
+            phase.at_rate(rate * left)

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from math import ceil, log2
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from vidsynth import registry
 from vidsynth.blocks import crop_boxes, halve, square_boxes, warp
 from vidsynth.clip import Clip
-from vidsynth.kinds import Discriminator, Judgement, Objective, Phase, TrainBatch
-from vidsynth.losses import feature_matching, fool, judge_fake, judge_real, weighted_l1
+from vidsynth.kinds import Judgement, Objective, Phase, TrainBatch
+from vidsynth.losses import (
+    feature_matching,
+    fool,
+    judge_fake,
+    judge_real,
+    linear_decay,
+    weighted_l1,
+)
+from vidsynth.subject import build_discriminator
 from vidsynth_plugins.flow import FlowEstimator, Remembering, flow_estimator
 from vidsynth_plugins.pix2pixhd.networks import MultiscalePatch, MultiscalePatchOptions
 from vidsynth_plugins.pix2pixhd.objective import adam, perceptual_loss
@@ -232,11 +239,9 @@ class Vid2VidObjective(Objective):
             for phase in self.phases:
                 phase.optimizer.state.clear()  # each stage is a new Adam
         self.num_frames = self._given + length_at(progress, o.sequence, o.longest)
-        start = o.decay_from
-        factor = 1.0 if progress <= start else max(0.0, (1 - progress) / (1 - start))
+        left = linear_decay(progress, o.decay_from)
         for phase, rate in zip(self.phases, (o.learning_rate, o.d_learning_rate), strict=True):
-            for group in phase.optimizer.param_groups:
-                group["lr"] = rate * factor
+            phase.at_rate(rate * left)
 
     @property
     def _given(self) -> int:
@@ -300,24 +305,19 @@ class Judges(nn.Module):
         super().__init__()
         o = options
         ours = {"filters": o.d_filters, "layers": o.d_layers, "scales": o.d_scales}
-        self.frames = _discriminator(o.discriminator, ours, channels, 1)
+        self.frames = build_discriminator(
+            o.discriminator, ours, condition_channels=channels, num_frames=1
+        )
         self.video = nn.ModuleList(
-            _discriminator(o.video_discriminator, ours, 2, o.d_frames)
+            build_discriminator(
+                o.video_discriminator, ours, condition_channels=2, num_frames=o.d_frames
+            )
             for _ in range(o.temporal_scales)
         )
         self.region = None
         if o.regions:
             small = MultiscalePatchOptions(filters=o.d_filters, layers=2, scales=1)
             self.region = MultiscalePatch(small, condition_channels=channels)
-
-
-def _discriminator(
-    name: str, values: Mapping[str, int], channels: int, num_frames: int
-) -> Discriminator:
-    plugin = registry.load("discriminator", name)
-    known = {f.name for f in fields(plugin.Options)}
-    options = plugin.Options(**{n: v for n, v in values.items() if n in known})
-    return plugin(options, condition_channels=channels, num_frames=num_frames)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
