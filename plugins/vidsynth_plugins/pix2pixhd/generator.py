@@ -105,13 +105,8 @@ class Pix2PixHD(Generator):
             if not len(chunk):
                 yield Clip(torch.empty(0, 3, spec.height, spec.width, dtype=torch.uint8), chunk.pts)
                 continue
-            maps_TCHW = self.conditions.draw(chunk, spec.height, spec.width)
-            maps_TCHW = maps_TCHW.to(device).float() / 255
-            if past_TCHW is None:  # before the first frame, the first repeats
-                past_TCHW = maps_TCHW[:1].expand(self.options.window - 1, -1, -1, -1)
-            maps_TCHW = torch.cat([past_TCHW, maps_TCHW])
-            past_TCHW = maps_TCHW[len(chunk) :]
-            windows_TCHW = stack_windows(maps_TCHW[None], self.options.window)[0]
+            maps_TCHW = self.conditions.draw(chunk, spec.height, spec.width).to(device)
+            windows_TCHW, past_TCHW = windows_of(maps_TCHW, past_TCHW, self.options.window)
             if painter.background and plate is None:
                 plate = plate_of(chunk, spec).to(device)
             faces_T4 = self._faces(chunk, spec, device)
@@ -120,7 +115,7 @@ class Pix2PixHD(Generator):
                 recalled = Recalled.of(chunk.require(Exemplars), device)
             if self.options.previous:
                 if previous is None:
-                    previous = maps_TCHW.new_zeros(1, 3, spec.height, spec.width)
+                    previous = windows_TCHW.new_zeros(1, 3, spec.height, spec.width)
                 frames_T3HW = _one_by_one(
                     painter, windows_TCHW, previous, plate, faces_T4, recalled
                 )
@@ -144,6 +139,24 @@ class Pix2PixHD(Generator):
                 x, y = spec.width / signal.size[1], spec.height / signal.size[0]
                 return (boxes_T4 * boxes_T4.new_tensor([x, y, x, y])).to(device)
         return None
+
+
+def windows_of(drawn_TCHW: Tensor, past_TCHW: Tensor | None, window: int) -> tuple[Tensor, Tensor]:
+    """What each frame of a chunk is made from, and what the next chunk needs of it.
+
+    Args:
+        drawn_TCHW: the chunk's conditioning, uint8.
+        past_TCHW: what this gave for the chunk before, None for the first.
+        window: frames of conditioning seen at once.
+
+    Returns:
+        (T, window * C, H, W) and (window - 1, C, H, W), floats in [0, 1].
+    """
+    maps_TCHW = drawn_TCHW.float() / 255
+    if past_TCHW is None:  # before the first frame, the first repeats
+        past_TCHW = maps_TCHW[:1].expand(window - 1, -1, -1, -1)
+    maps_TCHW = torch.cat([past_TCHW, maps_TCHW])
+    return stack_windows(maps_TCHW[None], window)[0], maps_TCHW[len(drawn_TCHW) :]
 
 
 def in_callers_precision(network: Network) -> Network:

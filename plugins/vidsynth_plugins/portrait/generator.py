@@ -14,8 +14,12 @@ from vidsynth.conditioning import FaceSequence
 from vidsynth.errors import BadOption
 from vidsynth.kinds import Conditions, Generator, Objective
 from vidsynth.stream import Chunk
-from vidsynth_plugins.pix2pixhd.generator import SMALLEST, in_callers_precision, plate_of
-from vidsynth_plugins.pix2pixhd.objective import stack_windows
+from vidsynth_plugins.pix2pixhd.generator import (
+    SMALLEST,
+    in_callers_precision,
+    plate_of,
+    windows_of,
+)
 from vidsynth_plugins.portrait.networks import PortraitNet
 from vidsynth_plugins.portrait.objective import PortraitObjective
 from vidsynth_plugins.portrait.options import PICTURES, PortraitOptions
@@ -71,13 +75,8 @@ class Portrait(Generator):
             if not len(chunk):
                 yield Clip(torch.empty(0, 3, spec.height, spec.width, dtype=torch.uint8), chunk.pts)
                 continue
-            maps_TCHW = self.conditions.draw(chunk, spec.height, spec.width)
-            maps_TCHW = maps_TCHW.to(device).float() / 255
-            if past_TCHW is None:  # before the first frame, the first repeats
-                past_TCHW = maps_TCHW[:1].expand(self.options.window - 1, -1, -1, -1)
-            maps_TCHW = torch.cat([past_TCHW, maps_TCHW])
-            past_TCHW = maps_TCHW[len(chunk) :]
-            windows_TCHW = stack_windows(maps_TCHW[None], self.options.window)[0]
+            maps_TCHW = self.conditions.draw(chunk, spec.height, spec.width).to(device)
+            windows_TCHW, past_TCHW = windows_of(maps_TCHW, past_TCHW, self.options.window)
             if network.background and plate is None:
                 plate = plate_of(chunk, spec).to(device)
             yield Clip.from_float(network(windows_TCHW, plate), chunk.pts)
