@@ -55,6 +55,7 @@ class Pix2PixHD(Generator):
         self._painter: Painter | None = None
         self._num_frames: int | None = None
         self._memory: dict[str, Tensor] = {}
+        self._told: Mapping[str, Tensor] = {}
 
     def _new_painter(self) -> Painter:
         composites = self.options.background and self.conditions.background
@@ -82,7 +83,7 @@ class Pix2PixHD(Generator):
         return self._memory
 
     def go_on(self, memory: Mapping[str, Tensor]) -> None:
-        self._memory = dict(memory)
+        self._told = memory
 
     def generate(
         self, chunks: Iterator[Chunk], spec: VideoSpec, *, rng: torch.Generator
@@ -92,7 +93,7 @@ class Pix2PixHD(Generator):
         painter = in_callers_precision(self._painter)
         device = next(painter.parameters()).device
         run = LongRun(painter.body, self._num_frames)
-        told, self._memory = self._memory, {}
+        told, self._told = self._told, {}
         past_TCHW, previous = (
             told[name].to(device) if name in told else None for name in ("past", "previous")
         )
