@@ -20,9 +20,9 @@ ORDER = (
     "regions", "stream", "kinds", "pixels", "sound", "encode", "pictures", "video", "worlds",
     "clips", "distances", "blocks", "losses", "plate", "parametric",
     "retarget_body", "retarget_face", "retarget", "steady", "kept", "stages", "subject",
-    "outputs", "provenance", "importing", "tracking", "dataset", "given", "scores", "watching",
-    "checkpoint", "training", "choosing", "fitting", "generation", "clipmodels", "editing", "jobs",
-    "pipeline", "evaluation",
+    "outputs", "provenance", "filming", "importing", "tracking", "dataset", "given", "scores",
+    "watching", "checkpoint", "training", "choosing", "fitting", "generation", "clipmodels",
+    "editing", "jobs", "pipeline", "evaluation",
     "testing", "bench", "cli",
 )  # fmt: skip
 

@@ -18,15 +18,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vidsynth import devices, options, retarget, stages, stream, video
+from vidsynth import devices, options, retarget, video
 from vidsynth.conditioning import FaceSequence
 from vidsynth.errors import BadOption, BadSubject, UnknownName
-from vidsynth.files import check_free, writing
+from vidsynth.files import writing
+from vidsynth.filming import Sound, Studio, Wanted, film
 from vidsynth.options import parse_duration
+from vidsynth.outputs import check_outputs, settings_file
 from vidsynth.parametric import ParametricFace
+from vidsynth.provenance import about
 from vidsynth.report import Reporter
 from vidsynth.retarget_face import canonical, posed, resting
-from vidsynth.steady import STEADINESS, rest_seconds
+from vidsynth.steady import STEADINESS
 from vidsynth.subject import Subject, SubjectCard, load_subject
 from vidsynth.tracking import Tracked, track
 
@@ -232,6 +235,8 @@ def edit(
     steadiness: float = STEADINESS,
     codec: str = "h264",
     overwrite: bool = False,
+    provenance: bool = True,
+    certificate: str | Path | None = None,
     reporter: Reporter | None = None,
 ) -> Path:
     """Film a trained subject anew with some things changed, without a source; returns `output`.
@@ -244,7 +249,8 @@ def edit(
         target: the video that the subject was trained on, whose motion is changed and whose
             sound is kept; without it the subject at rest is.
         seconds: how long the film is without that video.
-        device, seed, steadiness, codec, overwrite, reporter: as in `transfer`.
+        device, seed, steadiness, codec, overwrite, provenance, certificate, reporter: as in
+            `transfer`.
 
     Raises:
         VidsynthError: see vidsynth.errors.
@@ -254,52 +260,36 @@ def edit(
     wanted |= changes if isinstance(changes, Mapping) else parse_edit(changes)
     if not wanted:
         raise BadOption("nothing is to be changed; name something, like --change yaw=15")
-    video.check_codec(codec)
-    video.check_output(output, overwrite)
-    settings = output.with_name(output.name + ".toml")
-    check_free(settings, overwrite)
+    check_outputs(output, codec, overwrite, inputs=[] if target is None else [Path(target)])
     subject = subject if isinstance(subject, Subject) else load_subject(subject)
-    card, where = subject.card, devices.choose(device)
-    if target is not None and Path(target).resolve() == output.resolve():
-        raise BadOption(f"{output} is the video to read; name another output")
-    generator, plate, gallery = subject.generator(where), subject.plate(), subject.gallery()
+    card = subject.card
+    studio = Studio.of(subject, devices.choose(device))
 
     face, pts = _face_to_edit(subject, target, seconds, reporter)
     changed = edited(face, wanted, pts)
     sentence = retarget.range_report(changed, card.summary).sentence(pts)
     if sentence:
         reporter.warn(sentence)
-    line = stages.rendering(
-        changed.steadied(pts, rest_seconds(steadiness)),
-        generator,
-        card.window_spec,
-        card.window,
-        plate,
-        gallery,
-        device=where,
-        seed=seed,
-        steadiness=steadiness,
+    keys = {name: [list(key) for key in curve.keys] for name, curve in wanted.items()}
+    film(
+        studio,
+        changed,
+        pts,
+        Wanted(
+            output=output,
+            seed=seed,
+            steadiness=steadiness,
+            codec=codec,
+            overwrite=overwrite,
+            told=about(card, None if target is None else Path(target)) if provenance else None,
+            certificate=None if certificate is None else Path(certificate),
+            sound=None if target is None else Sound(path=Path(target)),
+        ),
+        follows_from=[keys, target is not None, seconds],
+        reporter=reporter,
     )
-    with reporter.step("rendering", total=len(pts), unit="frames") as step:
-        stream.run(
-            stages.timeline(pts),
-            line,
-            lambda chunks: video.write_video(
-                output,
-                chunks,
-                fps=stages.average_rate(pts),
-                audio=None if target is None else Path(target),
-                codec=codec,
-                overwrite=overwrite,
-                device=where,
-            ),
-            prefetch=devices.prefetch_beside(where),
-            progress=step.update,
-        )
-    with writing(settings) as temporary:
-        keys = {name: [list(key) for key in curve.keys] for name, curve in wanted.items()}
+    with writing(settings_file(output)) as temporary:
         temporary.write_text(options.to_toml(keys))
-    reporter.say(f"wrote {output}: {len(pts)} frames")
     return output
 
 

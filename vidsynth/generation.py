@@ -16,6 +16,8 @@ from vidsynth.conditioning import Conditioning
 from vidsynth.errors import BadOption, BadSubject
 from vidsynth.files import check_free, writing
 from vidsynth.kinds import Generator
+from vidsynth.outputs import settings_file
+from vidsynth.provenance import about, as_metadata, sign_and_tell
 from vidsynth.report import Reporter
 from vidsynth.stream import Chunk, Stage
 from vidsynth.subject import Subject, load_subject, write_picture
@@ -82,6 +84,8 @@ def generate(
     seed: int = 0,
     codec: str = "h264",
     overwrite: bool = False,
+    provenance: bool = True,
+    certificate: str | Path | None = None,
     reporter: Reporter | None = None,
 ) -> list[Path]:
     """Make a clip of a class with a model of clips, and write the video.
@@ -101,6 +105,7 @@ def generate(
         seed: of the noise.
         codec: "h264" or another that the container takes.
         overwrite: replace outputs that exist.
+        provenance, certificate: as in `transfer`.
         reporter: told of progress.
 
     Returns:
@@ -142,17 +147,26 @@ def generate(
         write_picture(picture, contact_sheet(clips))
         reporter.say(f"wrote {picture}: {len(clips)} clips")
     if film is not None and asked is not None:
+        said = about(model.card, None) if provenance else None
         with reporter.step("generating", total=num_frames) as step:
             stream.run(
                 _timeline(num_frames, spec),
                 _making(generator, told[asked], spec, seed=seed, device=where),
                 lambda chunks: video.write_video(
-                    film, chunks, fps=spec.fps, codec=codec, overwrite=overwrite, device=where
+                    film,
+                    chunks,
+                    fps=spec.fps,
+                    codec=codec,
+                    overwrite=overwrite,
+                    device=where,
+                    metadata=said and as_metadata(said),
                 ),
                 prefetch=devices.prefetch_beside(where),
                 progress=step.update,
             )
-        with writing(_settings_file(film)) as temporary:
+        own = None if certificate is None else Path(certificate)
+        sign_and_tell(film, said, own, reporter)
+        with writing(settings_file(film)) as temporary:
             temporary.write_text(_resolved(model, asked))
         reporter.say(f"wrote {film}: {num_frames} frames of {asked.name}")
     return [path for path in (film, picture) if path is not None]
@@ -228,7 +242,7 @@ def _check(
     if film is not None:
         video.check_codec(codec)
         video.check_output(film, overwrite)
-        check_free(_settings_file(film), overwrite)
+        check_free(settings_file(film), overwrite)
     if picture is not None:
         check_free(picture, overwrite)
     if truncation is not None and truncation < LEAST_TRUNCATION:
@@ -243,10 +257,6 @@ def _one_of(names: Sequence[str], name: str | None) -> str:
     if len(names) > 1:
         raise BadOption(f"say what to show with --class; there are: {', '.join(names)}")
     return names[0]
-
-
-def _settings_file(output: Path) -> Path:
-    return output.with_name(output.name + ".toml")
 
 
 def _resolved(model: Subject, wish: Wish) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
@@ -27,16 +27,16 @@ from vidsynth.conditioning import Conditioning
 from vidsynth.editing import own_motion
 from vidsynth.errors import BadOption
 from vidsynth.files import cache_folder, cache_key, check_free, writing
+from vidsynth.filming import Sound, Studio, Wanted, film
 from vidsynth.fitting import fit
 from vidsynth.given import as_given, in_colours, maps_as_source
-from vidsynth.kept import kept_frames
 from vidsynth.kinds import Given
 from vidsynth.outputs import check_outputs, refuse_inputs, write_settings
-from vidsynth.provenance import about, as_metadata, sign_and_tell
+from vidsynth.provenance import about
 from vidsynth.report import Reporter
-from vidsynth.steady import STEADINESS, rest_seconds
+from vidsynth.steady import STEADINESS
 from vidsynth.stream import Chunk, StageReport
-from vidsynth.subject import WEIGHTS, PluginRef, Subject, build_extractor, load_subject
+from vidsynth.subject import PluginRef, Subject, build_extractor, load_subject
 from vidsynth.tracking import Tracked, track
 
 Audio = Literal["source", "target", "none"]
@@ -282,9 +282,8 @@ def render(
     if not isinstance(subject, Subject):
         subject = load_subject(subject)
     card = subject.card
-    where = devices.choose(device)
     # Opened first: what is wrong with the subject is said before any work.
-    generator, plate, gallery = subject.generator(where), subject.plate(), subject.gallery()
+    studio = Studio.of(subject, devices.choose(device))
 
     # Track the source, and fit its motion to the target.
     rate = _rate(fps, (source,), reporter, default=Fraction(card.fps))
@@ -317,70 +316,38 @@ def render(
         reporter.warn(sentence)
 
     # Render, streaming.
-    told = about(card, source) if provenance else None
-    written: list[video.WrittenVideo] = []
-
-    def write(chunks: Iterator[Chunk]) -> None:
-        written.append(
-            video.write_video(
-                output,
-                chunks,
-                fps=stages.average_rate(tracked.pts),
-                start=start or 0.0,
-                audio={
-                    "source": None if source.is_dir() else source,
-                    "target": target and Path(target),
-                    "none": None,
-                }[audio],
-                audio_start=(start or 0.0) if audio == "source" else 0.0,
-                audio_end=end if audio == "source" else None,
-                codec=codec,
-                overwrite=overwrite,
-                device=where,
-                metadata=told and as_metadata(told),
-            )
-        )
-
-    with kept_frames(
-        video.content_hash(subject.folder / WEIGHTS),
-        asdict(card),
-        [video.content_hash(path) for path in (source, instances) if path is not None],
-        [start, end, rate, person, steadiness, seed, str(where), stages.CHUNK],
-        wanted,
-    ) as kept:
-        line = stages.rendering(
-            retargeted.sequence.steadied(tracked.pts, rest_seconds(steadiness)),
-            generator,
-            card.window_spec,
-            card.window,
-            plate,
-            gallery,
-            device=where,
+    sound = {
+        "source": None if source.is_dir() else Sound(path=source, start=start or 0.0, end=end),
+        "target": target and Sound(path=Path(target)),
+        "none": None,
+    }[audio]
+    beside = None
+    if side_by_side and extractor.reads_files:
+        beside = in_colours(tracked, (card.height, card.width), chunk=stages.CHUNK)
+    elif side_by_side:
+        shown = video.read_chunks(source, chunk=stages.CHUNK, start=start, end=end, fps=rate)
+        beside = stages.clips_of(shown)
+    inputs = [video.content_hash(path) for path in (source, instances) if path is not None]
+    reports = film(
+        studio,
+        retargeted.sequence,
+        tracked.pts,
+        Wanted(
+            output=output,
             seed=seed,
             steadiness=steadiness,
-            kept=kept,
-        )
-        if kept and kept.num_frames:
-            reporter.say(f"{kept.num_frames} frames are made already; going on behind them")
-        if side_by_side:
-            if extractor.reads_files:
-                clips = in_colours(tracked, (card.height, card.width), chunk=stages.CHUNK)
-            else:
-                shown = video.read_chunks(
-                    source, chunk=stages.CHUNK, start=start, end=end, fps=rate
-                )
-                clips = stages.clips_of(shown)
-            line.append(stages.beside(clips, height=card.height))
-        with reporter.step("rendering", total=len(tracked.pts), unit="frames") as step:
-            chunks = stages.timeline(tracked.pts)
-            ahead = devices.prefetch_beside(where)
-            reports = stream.run(chunks, line, write, prefetch=ahead, progress=step.update)
-    write_settings(output, subject.card, source, wanted, steadiness)
-    own = None if certificate is None else Path(certificate)
-    sign_and_tell(output, told, own, reporter)
-    for note in written[0].notes:
-        reporter.say(note)
-    reporter.say(f"wrote {output}: {len(tracked.pts)} frames")
+            codec=codec,
+            overwrite=overwrite,
+            told=about(card, source) if provenance else None,
+            certificate=None if certificate is None else Path(certificate),
+            sound=sound or None,
+            start=start or 0.0,
+        ),
+        follows_from=[inputs, start, end, rate, person, wanted],
+        beside=beside,
+        reporter=reporter,
+    )
+    write_settings(output, card, source, wanted, steadiness)
     return Rendered(output, subject, len(tracked.pts), retargeted.report.outside, tuple(reports))
 
 

@@ -48,12 +48,13 @@ def facts(**about: Any) -> dict[str, Any]:
     return {"vidsynth": __version__, "digitalSourceType": SOURCE_TYPE, **about}
 
 
-def about(card: SubjectCard, source: Path) -> dict[str, Any]:
-    """What is to be said of a subject's rendering that `source` drives."""
+def about(card: SubjectCard, source: Path | None) -> dict[str, Any]:
+    """What is to be said of a subject's rendering that `source` drives, or no video."""
+    driving = source and {"name": source.name, "hash": video.content_hash(source)}
     return facts(
         recipe=card.recipe,
         generator=f"{card.generator.name} ({card.generator.version})",
-        source={"name": source.name, "hash": video.content_hash(source)},
+        source=driving,
         target={"name": card.target, "hash": card.target_hash},
     )
 

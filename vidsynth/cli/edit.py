@@ -31,7 +31,16 @@ from vidsynth.cli.common import FILE, Duration, job_options, running
 @click.option(
     "--seconds", type=Duration(), default=4.0, show_default=True, help="Length without --target."
 )
-@job_options("device", "seed", "steadiness", "codec", "overwrite", "debug")
+@job_options(
+    "device",
+    "seed",
+    "steadiness",
+    "codec",
+    "overwrite",
+    "provenance",
+    "certificate",
+    "debug",
+)
 def edit(subject: Path, output: Path, **options: Any) -> None:
     """Film SUBJECT, a folder written by `vidsynth train`, with some things changed.
 

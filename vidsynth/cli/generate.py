@@ -26,7 +26,7 @@ from vidsynth.cli.common import FILE, job_options, running
 @click.option(
     "--sheet", type=FILE, help="Picture to write: many seeds of the class, or every class."
 )
-@job_options("device", "seed", "codec", "overwrite", "debug")
+@job_options("device", "seed", "codec", "overwrite", "provenance", "certificate", "debug")
 def generate(subject: Path, output: Path | None, list_classes: bool, **options: Any) -> None:
     """Make a clip of a class, of any length, with the model in the folder --subject.
 
