@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,7 +15,16 @@ from vidsynth.choosing import resolved_generator
 from vidsynth.classes import ClassLabel
 from vidsynth.clips import ClipOptions, Clips, is_collection, prepare_clips
 from vidsynth.errors import BadSubject
-from vidsynth.fitting import limit_of, opened, refuse_another, refuse_another_size
+from vidsynth.fitting import (
+    alone_in,
+    going_on,
+    has_had,
+    limit_of,
+    opened,
+    refuse_another,
+    refuse_another_size,
+    taught,
+)
 from vidsynth.generation import contact_sheet, make_clip
 from vidsynth.kinds import Conditions, Generator
 from vidsynth.processes import Processes
@@ -28,10 +37,9 @@ from vidsynth.subject import (
     SubjectCard,
     build_generator,
     save_card,
-    save_weights,
     write_picture,
 )
-from vidsynth.training import Run, TrainOptions, train
+from vidsynth.training import Run, TrainOptions
 
 # B batch, T frames, N classes, C channels, H, W pixels
 
@@ -94,44 +102,33 @@ def fit_clips(
     card = _card(source, recipe, reference, clips)
     if existing is not None:
         _refuse_another_model(existing, card, recipe)
-        had = existing.card
-        if not limit.allows(Run(step=had.steps, seconds=had.seconds)):
-            reporter.say(f"{folder} is trained already: {had.steps} steps")
+        if has_had(existing, limit, reporter):
             return existing
-        card = replace(card, steps=had.steps, seconds=had.seconds, scores=had.scores)
-    if processes.is_main:
-        save_card(folder, card)
+    card = going_on(card, existing)
     reporter.say(
         f"{recipe.name} recipe at {recipe.size} px: {len(clips.clips)} clips of "
         f"{len(clips.names)} classes"
     )
+    with alone_in(folder, processes):
+        if processes.is_main:
+            save_card(folder, card)
 
-    torch.manual_seed(seed)
-    painter = build_generator(reference, _conditions(clips.names))
-    objective = painter.objective(clips.spec)
-
-    def keep(weights: Mapping[str, Tensor], run: Run) -> None:
-        save_weights(folder, weights)
-        save_card(
-            folder, replace(card, steps=run.step, seconds=run.seconds, scores=tuple(run.scores))
+        torch.manual_seed(seed)
+        painter = build_generator(reference, _conditions(clips.names))
+        objective = painter.objective(clips.spec)
+        return taught(
+            folder,
+            card,
+            objective,
+            clips,
+            budget=limit,
+            options=training,
+            score=_scorer(painter, clips, objective.num_frames, folder / TRAINING, where, reporter),
+            device=where,
+            seed=seed,
+            processes=processes,
+            reporter=reporter,
         )
-
-    run = train(
-        objective,
-        clips,
-        folder / TRAINING,
-        budget=limit,
-        options=training,
-        score=_scorer(painter, clips, objective.num_frames, folder / TRAINING, where, reporter),
-        keep=keep,
-        device=where,
-        seed=seed,
-        processes=processes,
-        reporter=reporter,
-    )
-    return Subject(
-        folder, replace(card, steps=run.step, seconds=run.seconds, scores=tuple(run.scores))
-    )
 
 
 def _prepared(

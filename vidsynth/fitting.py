@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ from vidsynth.dataset import Footage, prepare
 from vidsynth.errors import BadOption, BadSubject, InUse
 from vidsynth.files import is_temporary, make_folder, tidy
 from vidsynth.given import hash_of, target_with_maps
-from vidsynth.kinds import Conditions, Generator, Given, Objective
+from vidsynth.kinds import Conditions, Generator, Given, Objective, Samples
 from vidsynth.processes import Processes
 from vidsynth.recipes import Recipe
 from vidsynth.report import Reporter
@@ -129,10 +130,7 @@ def fit(
     content = video.content_hash(target)
     maps = hash_of(given)
     existing = _existing(folder, content, maps, recipe)
-    if existing and not limit.allows(Run(step=existing.card.steps, seconds=existing.card.seconds)):
-        reporter.say(f"{folder} is trained already: {existing.card.steps} steps")
-        with suppress(InUse), locks.alone(folder, "the subject"):
-            tidy(folder)  # the process that trained it may have been killed right after
+    if existing and has_had(existing, limit, reporter):
         return existing
 
     if limit.seconds is not None:
@@ -145,12 +143,8 @@ def fit(
     )
     conditions, footage = prepared.conditions, prepared.footage
     card = _card(recipe, prepared, target, content, maps)
-    if existing:
-        had = existing.card
-        card = replace(card, steps=had.steps, seconds=had.seconds, scores=had.scores)
-    make_folder(folder)
-    with locks.alone(folder, "the subject") if processes.is_main else nullcontext():
-        tidy(folder)
+    card = going_on(card, existing)
+    with alone_in(folder, processes):
         if processes.is_main:
             save_card(folder, card)  # first: a folder with a card is gone on with
             if footage.plate is not None:
@@ -164,28 +158,63 @@ def fit(
         objective = painter.objective(footage.window_spec)
         training = _within_memory(objective, footage, training, where, reporter)
 
-        def keep(weights: Mapping[str, Tensor], run: Run) -> None:
-            save_weights(folder, weights)
-            save_card(
-                folder, replace(card, steps=run.step, seconds=run.seconds, scores=tuple(run.scores))
-            )
-
-        run = train(
+        return taught(
+            folder,
+            card,
             objective,
             footage,
-            folder / TRAINING,
             budget=limit,
             options=training,
             score=_scorer(painter, footage, card, folder / TRAINING / "preview.png", where),
-            keep=keep,
             device=where,
             seed=seed,
             processes=processes,
             reporter=reporter,
         )
-        return Subject(
-            folder, replace(card, steps=run.step, seconds=run.seconds, scores=tuple(run.scores))
-        )
+
+
+def taught(
+    folder: Path, card: SubjectCard, objective: Objective, samples: Samples, **how: Any
+) -> Subject:
+    """Train, keeping weights and card in the folder as it goes; `how` is as of `training.train`."""
+
+    def after(run: Run) -> SubjectCard:
+        return replace(card, steps=run.step, seconds=run.seconds, scores=tuple(run.scores))
+
+    def keep(weights: Mapping[str, Tensor], run: Run) -> None:
+        save_weights(folder, weights)
+        save_card(folder, after(run))
+
+    run = train(objective, samples, folder / TRAINING, keep=keep, **how)
+    return Subject(folder, after(run))
+
+
+@contextmanager
+def alone_in(folder: Path, processes: Processes) -> Iterator[None]:
+    """The folder made, locked against other trainings, and without what a killed one left."""
+    make_folder(folder)
+    with locks.alone(folder, "the subject") if processes.is_main else nullcontext():
+        if processes.is_main:
+            tidy(folder)
+        yield
+
+
+def has_had(subject: Subject, limit: Budget, reporter: Reporter) -> bool:
+    """Whether it was trained for so long already, which is told."""
+    if limit.allows(Run(step=subject.card.steps, seconds=subject.card.seconds)):
+        return False
+    reporter.say(f"{subject.folder} is trained already: {subject.card.steps} steps")
+    with suppress(InUse), locks.alone(subject.folder, "the subject"):
+        tidy(subject.folder)  # the process that trained it may have been killed right after
+    return True
+
+
+def going_on(card: SubjectCard, existing: Subject | None) -> SubjectCard:
+    """The card of what is to be trained, as far as it has come before."""
+    if existing is None:
+        return card
+    had = existing.card
+    return replace(card, steps=had.steps, seconds=had.seconds, scores=had.scores)
 
 
 def limit_of(budget: float | None, steps: int | None, training: TrainOptions) -> Budget:
