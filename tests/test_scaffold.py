@@ -81,7 +81,7 @@ from pathlib import Path
 import torch
 import vidsynth
 from vidsynth import pipeline, registry
-from vidsynth.training import STATE
+from vidsynth.checkpoint import STATE
 
 media, folder = map(Path, sys.argv[1:])
 for kind in ("extractor", "generator", "discriminator", "metric", "stage"):

@@ -656,7 +656,7 @@ def test_names_inside_a_file_that_are_no_text_are_passed_over(tmp_path: Path) ->
     path = film(tmp_path / "a.mp4", moving_square(5), sound="aac")
     data = path.read_bytes()
     assert b"VideoHandler" in data
-    path.write_bytes(data.replace(b"VideoHandler", b"\xff\xfe\x80deoHandler"))
+    path.write_bytes(data.replace(b"VideoHandler", b"\xff\xfe\x80eoHandler"))
     assert len(read(path)) == 5
     assert write(tmp_path / "out.mp4", read(path), audio=path).num_frames == 5
 

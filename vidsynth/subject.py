@@ -222,7 +222,7 @@ def load_subject(folder: str | Path) -> Subject:
     try:
         values = json.loads(path.read_text())
         found = int(values["format"])
-    except (ValueError, KeyError, TypeError, RecursionError, OSError) as error:
+    except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError, OSError) as error:
         raise BadSubject(f"{path} is damaged ({error}); train the subject again") from error
     if found > FORMAT:
         raise BadSubject(

@@ -74,7 +74,12 @@ class Face3DExtractor(Extractor):
 
     Options = Face3DOptions
     produces: ClassVar = Face3D
-    checked: ClassVar = {"world": "head", "height": 128, "width": 128}
+    checked: ClassVar = {
+        "options": {"learn_frames": 16},
+        "world": "head",
+        "height": 128,
+        "width": 128,
+    }
     paper = 'Kim et al. 2018, "Deep Video Portraits"'
     weights_licence = "Apache-2.0 (MediaPipe's own models)"
 
