@@ -31,8 +31,8 @@ source, output = sys.argv[1:]
 chunks = video.read_chunks(source, chunk=8)
 stream.run(chunks, [stages.steadying(0.2)], lambda chunks: video.write_video(
     output, chunks, fps=Fraction(30000, 1001), audio=source, preset="ultrafast"))
-import resource
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+from vidsynth.bench.measure import peak_memory
+print(peak_memory())
 """
 
 
