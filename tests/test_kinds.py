@@ -11,8 +11,17 @@ from torch import Tensor
 
 from vidsynth.clip import Clip, VideoSpec
 from vidsynth.conditioning import LabelMaps, PoseSequence
-from vidsynth.errors import IncompatibleStages
-from vidsynth.kinds import Conditions, Discriminator, Extractor, Generator, Judgement, Objective
+from vidsynth.errors import IncompatibleStages, UnknownName
+from vidsynth.kinds import (
+    Conditions,
+    Discriminator,
+    Extractor,
+    Generator,
+    Judgement,
+    NoOptions,
+    Objective,
+)
+from vidsynth.options import build
 from vidsynth.stream import Chunk
 from vidsynth.testing import sliding_labels, times, waving_person
 
@@ -54,6 +63,15 @@ def test_a_plugin_is_built_from_its_own_options_only() -> None:
     assert Grey(Options(level=9), conditions=conditions).options == Options(level=9)
     with pytest.raises(TypeError, match="Grey takes Options; got dict"):
         Grey({"level": 9}, conditions=conditions)
+
+
+def test_a_plugin_that_names_no_options_has_none() -> None:
+    class Bare(Discriminator):
+        forward = Nothing.forward
+
+    assert Bare().options == NoOptions()
+    with pytest.raises(UnknownName, match="level"):
+        build(Bare.Options, {"level": 3}, where="discriminator")
 
 
 def test_a_generator_refuses_kinds_that_it_does_not_accept() -> None:

@@ -25,10 +25,15 @@ from vidsynth.stream import Chunk
 # B batch, T frames, C channels, H, W pixels
 
 
-class Plugin(ABC):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoOptions:
+    """Nothing to choose."""
+
+
+class Plugin(ABC):  # noqa: B024 - abstract are its kinds
     """Base of every kind: built from one frozen Options value."""
 
-    Options: ClassVar[type]
+    Options: ClassVar[type] = NoOptions
     """A frozen, keyword-only stdlib dataclass; every field has a default and is documented with
     its unit in the dataclass docstring (`name: text` lines under "Attributes:")."""
     paper: ClassVar[str] = ""
