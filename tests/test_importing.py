@@ -8,13 +8,14 @@ import pytest
 import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file
+from tiny import tiny_card
 from torch import Tensor
 
 from vidsynth.cli import main
 from vidsynth.errors import BadSubject, BadWeights
 from vidsynth.importing import import_weights
 from vidsynth.kinds import Generator
-from vidsynth.subject import PluginRef, SubjectCard, load_subject, save_card, save_weights
+from vidsynth.subject import PluginRef, load_subject, save_card, save_weights
 
 OLD = {"old": torch.zeros(1)}
 
@@ -42,18 +43,8 @@ def checksum(weights: Tensor) -> float:
 @pytest.fixture
 def subject(tmp_path: Path) -> Path:
     """A subject that the pose extractor conditions, with weights to be replaced."""
-    card = SubjectCard(
-        recipe="reference",
-        extractor=PluginRef(name="pose"),
-        generator=PluginRef(name="pix2pixhd", options={"filters": 4}),
-        channels=3,
-        background=False,
-        height=32,
-        width=32,
-        fps="25",
-        window=(0, 0, 32, 32),
-        summary={},
-    )
+    painter = PluginRef(name="pix2pixhd", options={"filters": 4})
+    card = tiny_card(recipe="reference", generator=painter, channels=3)
     folder = tmp_path / "dancer"
     save_card(folder, card)
     save_weights(folder, OLD)

@@ -6,7 +6,7 @@ from importlib.metadata import EntryPoint
 
 import pytest
 import torch
-from tiny import CONDITIONS, TinyGenerator, weights_of
+from tiny import CONDITIONS, TinyGenerator, tiny_card, weights_of
 
 from vidsynth import registry
 from vidsynth.errors import BadSubject, PluginError
@@ -24,11 +24,7 @@ TINY = EntryPoint("tiny", "tiny:TinyGenerator", "vidsynth.generators")
 
 
 def card(**changes) -> SubjectCard:
-    made = SubjectCard(
-        recipe="dance",
-        extractor=PluginRef(name="pose"),
-        generator=PluginRef(name="tiny", options={"width": 4}),
-        channels=2,
+    made = tiny_card(
         background=True,
         height=20,
         width=30,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -18,8 +18,26 @@ from vidsynth.dataset import Drawings, Footage
 from vidsynth.kinds import Conditions, Generator, Objective, Phase, TrainBatch
 from vidsynth.report import Reporter
 from vidsynth.stream import Chunk
+from vidsynth.subject import PluginRef, SubjectCard
 
 CONDITIONS = Conditions(kinds=(LabelMaps,), channels=2)
+
+
+def tiny_card(**changes: Any) -> SubjectCard:
+    """The card of a subject of 32x32 whose generator is the tiny one."""
+    card = SubjectCard(
+        recipe="dance",
+        extractor=PluginRef(name="pose"),
+        generator=PluginRef(name="tiny", options={"width": 4}),
+        channels=2,
+        background=False,
+        height=32,
+        width=32,
+        fps="25",
+        window=(0, 0, 32, 32),
+        summary={},
+    )
+    return replace(card, **changes)
 
 
 def moving_square(num_frames: int, size: int = 16) -> tuple[Clip, LabelMaps]:

@@ -282,7 +282,7 @@ def edit(
             codec=codec,
             overwrite=overwrite,
             told=about(card, None if target is None else Path(target)) if provenance else None,
-            certificate=None if certificate is None else Path(certificate),
+            certificate=certificate,
             sound=None if target is None else Sound(path=Path(target)),
         ),
         follows_from=[keys, target is not None, seconds],

@@ -14,12 +14,12 @@ from vidsynth import devices, stages, stream, video
 from vidsynth.clip import Clip
 from vidsynth.conditioning import Conditioning
 from vidsynth.exemplars import Gallery
-from vidsynth.kept import kept_frames
+from vidsynth.kept import KeptFrames, kept_frames
 from vidsynth.kinds import Generator
 from vidsynth.provenance import as_metadata, sign_and_tell
 from vidsynth.report import Reporter
-from vidsynth.steady import rest_seconds
-from vidsynth.stream import Chunk, StageReport
+from vidsynth.steady import STEADINESS, rest_seconds
+from vidsynth.stream import Chunk, Stage, StageReport
 from vidsynth.subject import WEIGHTS, Subject
 
 # T frames, H, W pixels
@@ -40,6 +40,30 @@ class Studio:
         """Raises BadSubject, PluginError: before any work is what is wrong best said."""
         return Studio(
             subject, device, subject.generator(device), subject.plate(), subject.gallery()
+        )
+
+    def painting(
+        self,
+        motion: Conditioning,
+        *,
+        seed: int = 0,
+        steadiness: float = STEADINESS,
+        kept: KeptFrames | None = None,
+    ) -> list[Stage]:
+        """The stages that paint the subject in this motion: in its own proportions, in pixels of
+        its output frame."""
+        card = self.subject.card
+        return stages.rendering(
+            motion,
+            self.generator,
+            card.window_spec,
+            card.window,
+            self.plate,
+            self.gallery,
+            device=self.device,
+            seed=seed,
+            steadiness=steadiness,
+            kept=kept,
         )
 
 
@@ -63,7 +87,7 @@ class Wanted:
     overwrite: bool
     told: Mapping[str, Any] | None
     """What it says of itself (`provenance.facts`); None for a file that is to say nothing."""
-    certificate: Path | None = None
+    certificate: str | Path | None = None
     sound: Sound | None = None
     start: float = 0.0
     """Seconds on the clock of what drives it, at which the file begins."""
@@ -93,12 +117,8 @@ def film(
     Raises:
         VidsynthError: see vidsynth.errors; what was made is kept.
     """
-    card, device, seed, steadiness = (
-        studio.subject.card,
-        studio.device,
-        wanted.seed,
-        wanted.steadiness,
-    )
+    card, device = studio.subject.card, studio.device
+    seed, steadiness = wanted.seed, wanted.steadiness
     written: list[video.WrittenVideo] = []
 
     def write(chunks: Iterator[Chunk]) -> None:
@@ -125,18 +145,8 @@ def film(
         follows_from,
         [steadiness, seed, str(device), stages.CHUNK],
     ) as kept:
-        line = stages.rendering(
-            motion.steadied(pts, rest_seconds(steadiness)),
-            studio.generator,
-            card.window_spec,
-            card.window,
-            studio.plate,
-            studio.gallery,
-            device=device,
-            seed=seed,
-            steadiness=steadiness,
-            kept=kept,
-        )
+        steadied = motion.steadied(pts, rest_seconds(steadiness))
+        line = studio.painting(steadied, seed=seed, steadiness=steadiness, kept=kept)
         if kept and kept.num_frames:
             reporter.say(f"{kept.num_frames} frames are made already; going on behind them")
         if beside is not None:

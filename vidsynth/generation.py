@@ -164,8 +164,7 @@ def generate(
                 prefetch=devices.prefetch_beside(where),
                 progress=step.update,
             )
-        own = None if certificate is None else Path(certificate)
-        sign_and_tell(film, said, own, reporter)
+        sign_and_tell(film, said, certificate, reporter)
         with writing(settings_file(film)) as temporary:
             temporary.write_text(_resolved(model, asked))
         reporter.say(f"wrote {film}: {num_frames} frames of {asked.name}")

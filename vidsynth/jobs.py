@@ -339,7 +339,7 @@ def render(
             codec=codec,
             overwrite=overwrite,
             told=about(card, source) if provenance else None,
-            certificate=None if certificate is None else Path(certificate),
+            certificate=certificate,
             sound=sound or None,
             start=start or 0.0,
         ),

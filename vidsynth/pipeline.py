@@ -34,6 +34,7 @@ from vidsynth.choosing import Kinds, Need, meets, offering
 from vidsynth.clip import VideoSpec
 from vidsynth.conditioning import Conditioning
 from vidsynth.errors import BadOption, IncompatibleStages, OutputExists, UnknownName
+from vidsynth.filming import Studio
 from vidsynth.kinds import Conditions, Generator, words_for
 from vidsynth.report import Reporter
 from vidsynth.steady import STEADINESS, rest_seconds
@@ -165,11 +166,7 @@ def _driven(
     trained: Subject, kind: type[Conditioning], setting: Setting, steadiness: float
 ) -> Stage:
     card = trained.card
-    generator, plate, gallery = (
-        trained.generator(setting.device),
-        trained.plate(),
-        trained.gallery(),
-    )
+    studio = Studio.of(trained, setting.device)
 
     def driven(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
         held = [chunk.with_clip(None) for chunk in chunks]
@@ -187,17 +184,7 @@ def _driven(
         if sentence := fitted.report.sentence(pts):
             setting.reporter.warn(sentence)
         motion = fitted.sequence.steadied(pts, rest_seconds(steadiness))
-        line = stages.rendering(
-            motion,
-            generator,
-            card.window_spec,
-            card.window,
-            plate,
-            gallery,
-            device=setting.device,
-            seed=setting.seed,
-            steadiness=steadiness,
-        )
+        line = studio.painting(motion, seed=setting.seed, steadiness=steadiness)
         # The generator saw its window; what follows sees the whole frame.
         made = iter(held)
         for part in [*line, stages.conditioning_on(motion)]:

@@ -130,12 +130,16 @@ def sign(path: Path, told: Mapping[str, Any], *, certificate: Path | None = None
 
 
 def sign_and_tell(
-    path: Path, told: Mapping[str, Any] | None, certificate: Path | None, reporter: Reporter
+    path: Path,
+    told: Mapping[str, Any] | None,
+    certificate: str | Path | None,
+    reporter: Reporter,
 ) -> None:
     """As `sign`, and tell the user what the file does not have; no facts were not to be told."""
+    own = None if certificate is None else Path(certificate)
     if told is None:
         reporter.warn(f"{path} does not say that it is synthetic (--no-provenance)")
-    elif unsigned := sign(path, told, certificate=certificate):
+    elif unsigned := sign(path, told, certificate=own):
         reporter.say(f"{path} says that it is synthetic; {unsigned}")
 
 

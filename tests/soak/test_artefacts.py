@@ -16,14 +16,14 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from tiny import CONDITIONS, TinyGenerator
+from tiny import CONDITIONS, TinyGenerator, tiny_card
 
 from vidsynth import registry, weights
 from vidsynth.checkpoint import STATE, load_state
 from vidsynth.conditioning import LabelMaps
 from vidsynth.errors import BadSubject, VidsynthError
 from vidsynth.recipes import load_recipe
-from vidsynth.subject import PluginRef, SubjectCard, load_subject, save_card, save_weights
+from vidsynth.subject import PluginRef, load_subject, save_card, save_weights
 
 CPU = torch.device("cpu")
 TINY = EntryPoint("tiny", "tiny:TinyGenerator", registry.group("generator"))
@@ -44,18 +44,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A sound subject."""
     monkeypatch.setattr("vidsynth.subject.Subject.conditions", lambda self: CONDITIONS)
     place = tmp_path / "subject"
-    card = SubjectCard(
-        recipe="dance",
-        extractor=PluginRef(name="square"),
-        generator=PluginRef(name="tiny", options={"width": 4}),
-        channels=2,
-        background=False,
-        height=48,
-        width=64,
-        fps="25",
-        window=(0, 0, 64, 48),
-        summary={},
-    )
+    square = PluginRef(name="square")
+    card = tiny_card(extractor=square, height=48, width=64, window=(0, 0, 64, 48))
     save_card(place, card)
     generator = TinyGenerator(TinyGenerator.Options(width=4), conditions=CONDITIONS)
     save_weights(place, generator.network.state_dict())

@@ -13,10 +13,10 @@ from vidsynth import devices, options, retarget, stages, stream, video
 from vidsynth.dataset import split
 from vidsynth.errors import BadOption, BadSubject
 from vidsynth.evaluation.films import Recording, recording
+from vidsynth.filming import Studio
 from vidsynth.given import target_with_maps
 from vidsynth.kinds import Given
 from vidsynth.report import Reporter
-from vidsynth.steady import STEADINESS
 from vidsynth.stream import Chunk, Stage
 from vidsynth.subject import load_subject
 from vidsynth.tracking import track
@@ -60,7 +60,7 @@ def rendered_tail(
         )
     where = devices.choose(device)
     # Opened first: what is wrong with the subject is said before any work.
-    generator, plate, gallery = loaded.generator(where), loaded.plate(), loaded.gallery()
+    studio = Studio.of(loaded, where)
     extractor, identity = loaded.extractor(), options.to_dict(card.extractor)
     rate = Fraction(card.fps) if target.is_dir() else None
     if extractor.reads_files and given is None:
@@ -83,17 +83,7 @@ def rendered_tail(
     crop = card.crop or (0, 0, width, height)
     motion = tracked.signal.crop(crop).rescale(card.height, card.width)[index]
     path = folder / f"{subject.resolve().name}.mp4"
-    line = stages.rendering(
-        motion,
-        generator,
-        card.window_spec,
-        card.window,
-        plate,
-        gallery,
-        device=where,
-        steadiness=STEADINESS,
-    )
-    _write(path, line, tracked.pts[index], where, reporter)
+    _write(path, studio.painting(motion), tracked.pts[index], where, reporter)
     info = video.probe(target).spec
     sy, sx = info.height / height, info.width / width
     x0, y0, x1, y1 = crop

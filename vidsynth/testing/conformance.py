@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache, partial
 from time import perf_counter
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 from unittest import SkipTest
 
 from torch import Tensor, nn
@@ -34,6 +34,8 @@ from vidsynth.errors import PluginError, UnknownName
 from vidsynth.kinds import Discriminator, Extractor, Generator, Metric, Plugin, StagePlugin
 from vidsynth.options import build, describe_options, to_dict, to_toml
 from vidsynth.testing.samples import SIGNALS, ClipMaker, SignalMaker, filmed, moving_squares
+
+P = TypeVar("P", bound=Plugin)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +71,12 @@ class Case:
     def of(cls, plugin: type[Plugin], **conditions: Any) -> Self:
         """As the class itself says (`Plugin.checked`), where `conditions` says nothing else."""
         return cls(plugin=plugin, **{**plugin.checked, **conditions})
+
+    def built(self, kind: type[P]) -> P:
+        """The plugin with its options, which must be of this kind."""
+        plugin = self.plugin(self.built_options())
+        assert isinstance(plugin, kind)
+        return plugin
 
     def built_options(self) -> Any:
         return build(self.plugin.Options, self.options, where=self.plugin.__name__)

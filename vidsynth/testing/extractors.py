@@ -28,7 +28,7 @@ def gives_one_signal_per_clip(case: Case) -> None:
     signals = _extract(case, case.footage(8), lengths)
     assert [len(s) for s in signals] == list(lengths)
     for signal in signals:
-        assert type(signal) is _built(case).produces
+        assert type(signal) is case.built(Extractor).produces
         assert signal.size == (case.height, case.width)
         assert len(signal.present()) == len(signal)
 
@@ -42,7 +42,7 @@ def chunk_sizes_do_not_matter(case: Case) -> None:
 
 def streams_do_not_mix(case: Case) -> None:
     """Two videos taken in turns through one extractor give what each gives alone."""
-    extractor = _built(case)
+    extractor = case.built(Extractor)
     videos = [case.footage(8, seed=seed) for seed in (0, 1)]
     alone = [list(extractor.extract(_clips(v, sizes(8, 2)))) for v in videos]
     in_turns = list(zip_longest(*(extractor.extract(_clips(v, sizes(8, 2))) for v in videos)))
@@ -58,7 +58,7 @@ def repeats_itself(case: Case) -> None:
 
 
 def empty_video_gives_nothing(case: Case) -> None:
-    assert list(_built(case).extract(iter(()))) == []
+    assert list(case.built(Extractor).extract(iter(()))) == []
 
 
 def one_frame_is_enough(case: Case) -> None:
@@ -83,7 +83,7 @@ def errors_pass_through(case: Case) -> None:
         raise UnsupportedVideo("the file breaks off")
 
     with raises(VidsynthError, match="breaks off"):
-        list(_built(case).extract(breaking()))
+        list(case.built(Extractor).extract(breaking()))
 
 
 def memory_stays_bounded(case: Case) -> None:
@@ -96,7 +96,7 @@ def memory_stays_bounded(case: Case) -> None:
             part = video[start : start + PIECE]
             yield Clip(part.frames.clone(), part.pts)
 
-    for _ in _built(case).extract(clips()):
+    for _ in case.built(Extractor).extract(clips()):
         pass
     memory.assert_bounded(video[:1].frames.nbytes)
 
@@ -115,18 +115,12 @@ CHECKS: tuple[Check, ...] = (
 )
 
 
-def _built(case: Case) -> Extractor:
-    extractor = case.plugin(case.built_options())
-    assert isinstance(extractor, Extractor)
-    return extractor
-
-
 def _clips(video: Clip, lengths: Sequence[int]) -> Iterator[Clip]:
     return (video[end - n : end] for end, n in zip(accumulate(lengths), lengths, strict=True))
 
 
 def _extract(case: Case, video: Clip, lengths: Sequence[int]) -> list[Conditioning]:
-    return list(_built(case).extract(_clips(video, lengths)))
+    return list(case.built(Extractor).extract(_clips(video, lengths)))
 
 
 def _joined(case: Case, num_frames: int, size: int) -> Conditioning:

@@ -22,10 +22,10 @@ from vidsynth.testing.samples import chunked, sizes, times
 def every_frame_comes_out_at_its_time(case: Case) -> None:
     """As many frames at the same times come out, in order, with the signals it promises."""
     pts = times(8, variable=True)
-    made = list(_built(case).process(_chunks(case, (3, 1, 4), pts=pts)))
+    made = list(case.built(StagePlugin).process(_chunks(case, (3, 1, 4), pts=pts)))
     assert torch.equal(torch.cat([chunk.pts for chunk in made]), pts)
     for chunk in made:
-        for kind in _built(case).gives:
+        for kind in case.built(StagePlugin).gives:
             assert len(chunk.require(kind)) == len(chunk)
 
 
@@ -38,7 +38,7 @@ def chunk_sizes_do_not_matter(case: Case) -> None:
 
 def streams_do_not_mix(case: Case) -> None:
     """Two videos taken in turns through one stage come out as each does alone."""
-    stage, lengths = _built(case), sizes(8, 2)
+    stage, lengths = case.built(StagePlugin), sizes(8, 2)
     alone = [list(stage.process(_chunks(case, lengths, seed=seed))) for seed in (0, 1)]
     both = (stage.process(_chunks(case, lengths, seed=seed)) for seed in (0, 1))
     for pair in zip_longest(*both):
@@ -53,11 +53,11 @@ def repeats_itself(case: Case) -> None:
 
 
 def empty_video_gives_nothing(case: Case) -> None:
-    assert list(_built(case).process(iter(()))) == []
+    assert list(case.built(StagePlugin).process(iter(()))) == []
 
 
 def one_frame_is_enough(case: Case) -> None:
-    assert [len(c) for c in _built(case).process(_chunks(case, (1,)))] == [1]
+    assert [len(c) for c in case.built(StagePlugin).process(_chunks(case, (1,)))] == [1]
 
 
 def odd_sizes_are_fine(case: Case) -> None:
@@ -75,7 +75,7 @@ def errors_pass_through(case: Case) -> None:
         raise UnsupportedVideo("the file breaks off")
 
     with raises(VidsynthError, match="breaks off"):
-        list(_built(case).process(breaking()))
+        list(case.built(StagePlugin).process(breaking()))
 
 
 def memory_stays_bounded(case: Case) -> None:
@@ -88,7 +88,7 @@ def memory_stays_bounded(case: Case) -> None:
             assert chunk.clip is not None
             yield chunk.with_clip(replace(chunk.clip, frames=chunk.clip.frames.clone()))
 
-    for _ in _built(case).process(chunks()):
+    for _ in case.built(StagePlugin).process(chunks()):
         pass
     memory.assert_bounded(3 * case.height * case.width)
 
@@ -106,26 +106,20 @@ CHECKS: tuple[Check, ...] = (
 )
 
 
-def _built(case: Case) -> StagePlugin:
-    stage = case.plugin(case.built_options())
-    assert isinstance(stage, StagePlugin)
-    return stage
-
-
 def _chunks(
     case: Case, lengths: Sequence[int], *, pts: Tensor | None = None, seed: int = 0
 ) -> Iterator[Chunk]:
     """Pictures, and every signal that the stage needs."""
     count = sum(lengths)
-    kinds = [k for k in _built(case).needs if k is not Conditioning]
-    wanted = case.kinds or tuple(kinds) or tuple(case.makers)[: len(_built(case).needs)]
+    kinds = [k for k in case.built(StagePlugin).needs if k is not Conditioning]
+    wanted = case.kinds or tuple(kinds) or tuple(case.makers)[: len(case.built(StagePlugin).needs)]
     signals = [case.makers[kind](count, case.height, case.width) for kind in wanted]
     clip = case.footage(count, seed=seed, pts=pts)
     return chunked(clip.pts, lengths, clip=clip, signals=signals)
 
 
 def _frames(case: Case, lengths: Sequence[int]) -> Tensor:
-    return torch.cat([_picture(c) for c in _built(case).process(_chunks(case, lengths))])
+    return torch.cat([_picture(c) for c in case.built(StagePlugin).process(_chunks(case, lengths))])
 
 
 def _picture(chunk: Chunk) -> Tensor:
