@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vidsynth.classes import ClassLabel, Noise
+from vidsynth.classes import ClassLabel, Noise, Prompt
 from vidsynth.conditioning import (
     VOID,
     BackgroundPlate,
@@ -51,6 +51,7 @@ KINDS: dict[str, Conditioning] = {
     ),
     "text": TextEmbedding(pooled=torch.rand(T, 4), tokens=torch.rand(2, 4), prompt="a walk"),
     "class": ClassLabel.of("run", ("walk", "run"), T),
+    "prompt": Prompt.of("a red kite over the sea", T),
     "noise": Noise(values=torch.rand(T, 6)),
 }
 every_kind = pytest.mark.parametrize("signal", KINDS.values(), ids=KINDS.keys())

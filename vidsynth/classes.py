@@ -1,4 +1,5 @@
-"""What a generator without a driving video is told: a class, and the noise that it starts from."""
+"""What a generator without a driving video is told: a class or a prompt, and the noise that it
+starts from."""
 
 from __future__ import annotations
 
@@ -51,6 +52,31 @@ class ClassLabel(Conditioning):
         along = _along(len(self))
         shares = (1 - along) * self.shares[0] + along * other.shares[-1]
         return ClassLabel(shares=shares, names=self.names)
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Prompt(Conditioning):
+    """What is to be shown, in words, which may change on the way."""
+
+    kind: ClassVar[str] = "prompt"
+    drawable: ClassVar[bool] = False
+    per_frame: ClassVar[tuple[str, ...]] = ("index",)
+
+    index: Tensor
+    """(T,) int64: which of the texts is said at each frame."""
+    texts: tuple[str, ...]
+
+    @classmethod
+    def of(cls, text: str, num_frames: int) -> Prompt:
+        """One text for a whole clip."""
+        return cls(index=torch.zeros(num_frames, dtype=torch.int64), texts=(text,))
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return (1, 1)
+
+    def draw(self, height: int, width: int) -> Tensor:
+        raise ValueError("a prompt has no picture; a generator reads `texts` and `index`")
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

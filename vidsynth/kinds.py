@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -333,6 +334,22 @@ class PretrainedGenerator(Generator):
     and nothing of it is trained for a subject."""
 
     pretrained = True
+
+    def film(
+        self,
+        *,
+        width: int | None = None,
+        height: int | None = None,
+        fps: Fraction | None = None,
+        num_frames: int | None = None,
+    ) -> tuple[VideoSpec, int]:
+        """The size, the rate and the length of the film it makes when asked for these, where no
+        video says so; None leaves the choice to it. Looks at no weights, so that what cannot be
+        made is refused before they are loaded.
+
+        Raises BadOption, naming the nearest that can be made.
+        """
+        raise BadOption(f"{type(self).__name__} makes no film without a video to go by")
 
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:
         raise BadSubject(f"{type(self).__name__} has weights of its own and takes none")
