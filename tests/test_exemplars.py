@@ -12,7 +12,7 @@ from torch import Tensor
 from vidsynth.blocks import warp
 from vidsynth.conditioning import Exemplars, FaceSequence
 from vidsynth.errors import BadSubject
-from vidsynth.exemplars import APART_SECONDS, FADE_FRAMES, IMAGES, Gallery, cover, plan
+from vidsynth.exemplars import APART_SECONDS, FADE_FRAMES, IMAGES, Before, Gallery, cover, plan
 from vidsynth.kinds import Recalled
 from vidsynth.testing import moving_squares, nodding_face, times
 
@@ -132,6 +132,24 @@ def test_recalled_images_lie_on_the_wanted_pose() -> None:
     back = warp(recalled.images[:, 0], torch.zeros(4, 2, SIZE, SIZE))
     levels = ((back + 1) * 127.5).round().byte()
     assert torch.equal(levels, gallery.images[chosen.chosen[:, 0]])
+
+
+def test_the_frame_before_is_brought_along_unless_there_is_none() -> None:
+    face = nodding_face(8, SIZE, SIZE)
+    gallery = Gallery(
+        images=moving_squares(8, SIZE, SIZE).frames[:4], signal=face[:4], pts=times(4)
+    )
+    index = torch.tensor([0, 1, 5])
+    chosen = plan(gallery, face, 2)[index]
+    alone = gallery.recall(face[index], chosen, "cpu")
+    found = gallery.recall(face[index], chosen, "cpu", before=Before.of(face, index))
+    assert torch.equal(found.flow[:, :2], alone.flow) and torch.equal(
+        found.valid[:, :2], alone.valid
+    )
+    onward = face[torch.tensor([0, 4])].warp_to(face[torch.tensor([1, 5])], SIZE, SIZE)
+    torch.testing.assert_close(found.flow[1:, 2], onward.flow_T2HW)
+    torch.testing.assert_close(found.valid[1:, 2], onward.valid_T1HW)
+    assert not found.valid[0, 2].any()
 
 
 def test_a_gallery_survives_its_files(tmp_path: Path) -> None:

@@ -458,9 +458,11 @@ class Exemplars(Conditioning):
     chosen: Tensor
     """(T, K) int64 in [0, N): which images stand in for each frame, the best first."""
     flow: Tensor
-    """(T, K, 2, H, W) float32: x then y in pixels, as in `Warp`."""
+    """(T, K, 2, H, W) float32: x then y in pixels, as in `Warp`. One more, the last, where the
+    frame made before is to be brought along too."""
     valid: Tensor
-    """(T, K, 1, H, W) float32 in [0, 1]: as in `Warp`; falls where another image takes over."""
+    """(T, K, 1, H, W) float32 in [0, 1]: as in `Warp`; falls where another image takes over. One
+    more where `flow` has."""
 
     @property
     def size(self) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from vidsynth import drawing, exemplars, video
 from vidsynth.clip import VideoSpec
 from vidsynth.conditioning import Conditioning, FaceSequence
 from vidsynth.errors import BadOption, CannotWrite, NoSubjectFound, UnsupportedVideo
-from vidsynth.exemplars import Gallery, Plan
+from vidsynth.exemplars import Before, Gallery, Plan
 from vidsynth.files import cache_folder, cache_key, writing
 from vidsynth.kinds import Conditions, Recalled, TrainBatch
 from vidsynth.plate import cut_out, estimate_plate
@@ -131,7 +131,12 @@ class Footage:
         index = index_BT.flatten()
         signal = self.signal[index].crop(self.window)
         chosen = self.gallery.stray(self.plan[index], STRAY_SHARE)
-        found = self.gallery.recall(signal, chosen, device)
+        before = None
+        if self.drawings.conditions.carry:  # a sample begins with nothing made before
+            follows = torch.arange(index_BT.shape[1]).expand(index_BT.shape) > 0
+            earlier = self.signal[(index - 1).clamp_min(0)].crop(self.window)
+            before = Before(earlier, follows.flatten())
+        found = self.gallery.recall(signal, chosen, device, before=before)
         return Recalled.of(found, device).each(lambda x: x.unflatten(0, index_BT.shape))
 
     def _plate(self, device: torch.device) -> Tensor:

@@ -46,19 +46,29 @@ class Gallery:
     pts: Tensor
     """(N,) float64 seconds in the target."""
 
-    def recall(self, motion: Conditioning, plan: Plan, device: torch.device | str) -> Exemplars:
-        """The planned images of each frame of `motion` (T), and their warps to it."""
+    def recall(
+        self,
+        motion: Conditioning,
+        plan: Plan,
+        device: torch.device | str,
+        *,
+        before: Before | None = None,
+    ) -> Exemplars:
+        """The planned images of each frame of `motion` (T), and their warps to it; with `before`,
+        how to bring along the frame made before it too."""
         frames, slots = plan.chosen.shape
         known = self.signal[plan.chosen.flatten()]
         wanted = motion[torch.arange(frames).repeat_interleave(slots)]
         warp = known.warp_to(wanted, *self.images.shape[2:], device=device)
+        flow = warp.flow_T2HW.unflatten(0, (frames, slots))
         valid = warp.valid_T1HW.unflatten(0, (frames, slots))
-        return Exemplars(
-            images=self.images,
-            chosen=plan.chosen,
-            flow=warp.flow_T2HW.unflatten(0, (frames, slots)),
-            valid=valid * plan.strength.to(valid)[:, :, None, None, None],
-        )
+        valid = valid * plan.strength.to(valid)[:, :, None, None, None]
+        if before is not None:
+            onward = before.signal.warp_to(motion, *self.images.shape[2:], device=device)
+            seen = onward.valid_T1HW * before.made.to(valid)[:, None, None, None]
+            flow = torch.cat([flow, onward.flow_T2HW[:, None]], dim=1)
+            valid = torch.cat([valid, seen[:, None]], dim=1)
+        return Exemplars(images=self.images, chosen=plan.chosen, flow=flow, valid=valid)
 
     def stray(self, plan: Plan, share: float) -> Plan:
         """The plan with so many of its choices replaced by any image, at random."""
@@ -91,6 +101,21 @@ class Gallery:
                 "again"
             ) from error
         return Gallery(images=images, signal=signal, pts=pts)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Before:
+    """What each frame of a motion comes after."""
+
+    signal: Conditioning
+    """T frames: of the frame before."""
+    made: Tensor
+    """(T,) bool: false where none was made before, whatever `signal` says there."""
+
+    @staticmethod
+    def of(motion: Conditioning, index: Tensor) -> Before:
+        """Of these frames (T,) of a motion that begins at its first."""
+        return Before(motion[(index - 1).clamp_min(0)], index > 0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -86,10 +86,8 @@ def prepare_target(
         identity = options.to_dict(extractor_ref)
         tracked = track(target, extractor, identity=identity, fps=fps, reporter=reporter)
     tracked.require_subject(person=extractor_ref.options.get("person"))
-    conditions = Conditions(
-        kinds=(extractor.produces,),
-        channels=_channels(tracked.signal),
-        exemplars=int(generator_ref.options.get("exemplars", 0)),
+    conditions = Conditions.for_options(
+        generator_ref.options, kinds=(extractor.produces,), channels=_channels(tracked.signal)
     )
     wants_plate = bool(generator_ref.options.get("background", False))
     footage = prepare(

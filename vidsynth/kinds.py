@@ -139,9 +139,10 @@ class Recalled:
     """(..., K, C, H, W) float32 in [-1, 1]: as they were filmed, and where C is 4, how surely each
     pixel shows the subject, 1 for surely."""
     flow: Tensor
-    """(..., K, 2, H, W) float32 pixels: what `blocks.warp` takes."""
+    """(..., K, 2, H, W) float32 pixels: what `blocks.warp` takes. With `Conditions.carry` one
+    more: from the frame made before, whose picture only the generator has."""
     valid: Tensor
-    """(..., K, 1, H, W) float32 in [0, 1]."""
+    """(..., K, 1, H, W) float32 in [0, 1]; one more where `flow` has."""
 
     @staticmethod
     def of(signal: Exemplars, device: torch.device) -> Recalled:
@@ -241,6 +242,26 @@ class Conditions:
     """Whether the stream carries a BackgroundPlate."""
     exemplars: int = 0
     """How many Exemplars of each frame the stream carries."""
+    carry: bool = False
+    """Whether these also say how the frame made before is brought along."""
+
+    @classmethod
+    def for_options(
+        cls,
+        options: Mapping[str, Any],
+        *,
+        kinds: tuple[type[Conditioning], ...],
+        channels: int,
+        background: bool = False,
+    ) -> Conditions:
+        """With the exemplars that a generator of these options asks for."""
+        return cls(
+            kinds=kinds,
+            channels=channels,
+            background=background,
+            exemplars=int(options.get("exemplars", 0)),
+            carry=bool(options.get("carry", False)),
+        )
 
     def draw(self, chunk: Chunk, height: int, width: int) -> Tensor:
         """Maps of a chunk: (T, C, height, width) uint8. Raises IncompatibleStages."""

@@ -14,9 +14,9 @@ from vidsynth.clip import Clip, VideoSpec
 from vidsynth.conditioning import BackgroundPlate, Conditioning
 from vidsynth.devices import autocast
 from vidsynth.errors import PluginError, VidsynthError
-from vidsynth.exemplars import Gallery, plan
+from vidsynth.exemplars import Before, Gallery, plan
 from vidsynth.kept import KeptFrames
-from vidsynth.kinds import Extractor, Generator
+from vidsynth.kinds import Conditions, Extractor, Generator
 from vidsynth.steady import steadier
 from vidsynth.stream import Chunk, Stage
 
@@ -87,25 +87,26 @@ def over_plate(plate: Tensor) -> Stage:
 def recalling(
     gallery: Gallery,
     motion: Conditioning,
-    slots: int,
+    conditions: Conditions,
     *,
     device: torch.device,
     skip: int = 0,
 ) -> Stage:
     """Adds, for each frame of `motion` but the first `skip`, exemplars of the gallery and their
-    warps to it."""
-    chosen = plan(gallery, motion, slots)
+    warps to it, as many and of what the conditions say."""
+    chosen = plan(gallery, motion, conditions.exemplars)
 
     def stage(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
         start = 0
         for chunk in chunks:
-            span = slice(start, start + len(chunk))
+            index = torch.arange(start, start + len(chunk))
             start += len(chunk)
             if start <= skip:
                 yield chunk
                 continue
+            before = Before.of(motion, index) if conditions.carry else None
             with torch.inference_mode():
-                found = gallery.recall(motion[span], chosen[span], device)
+                found = gallery.recall(motion[index], chosen[index], device, before=before)
             yield chunk.with_signal(found)
 
     return named("recall", stage)
@@ -236,8 +237,7 @@ def supplying(
     pixels of the generator's window. The first `skip` frames are made already."""
     line = [conditioning_on(motion)]
     if gallery is not None:
-        slots = generator.conditions.exemplars
-        line.append(recalling(gallery, motion, slots, device=device, skip=skip))
+        line.append(recalling(gallery, motion, generator.conditions, device=device, skip=skip))
     if plate is not None:
         line.append(over_plate(plate))
     return line

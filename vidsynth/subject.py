@@ -131,6 +131,7 @@ class Subject:
             channels=self.card.channels,
             background=self.card.background,
             exemplars=self.card.exemplars,
+            carry=bool(self.card.generator.options.get("carry", False)),
         )
 
     def generator(self, device: torch.device) -> Generator:

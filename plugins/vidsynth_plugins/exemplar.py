@@ -9,8 +9,8 @@ mouth, eyelids, hands, whatever was hidden.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -45,6 +45,7 @@ class ExemplarOptions(Pix2PixHDOptions):
 
     Attributes:
         exemplars: training frames that each frame is painted from.
+        carry: the frame made before, brought along by the conditioning, is one more exemplar.
         gallery: training frames that the subject keeps to choose them from.
         correction: the farthest that the network may move an exemplar's pixels beyond its warp,
             as a share of the picture's height.
@@ -53,6 +54,7 @@ class ExemplarOptions(Pix2PixHDOptions):
     """
 
     exemplars: int = 2
+    carry: bool = False
     gallery: int = 256
     correction: float = 0.05
     detail: float = 6.0
@@ -71,6 +73,8 @@ class ExemplarOptions(Pix2PixHDOptions):
         for name in ("exemplars", "gallery"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
+        if self.carry and not self.previous:
+            raise ValueError("to carry the frame before on, set previous to true")
         if self.local_enhancers:
             raise ValueError("exemplar has no local enhancers; raise the size instead")
 
@@ -81,6 +85,9 @@ class Exemplar(Pix2PixHD):
     Options = ExemplarOptions
     paper = ""
     accepts = (PoseSequence, FaceSequence)
+    checked: ClassVar = {
+        "options": {**Pix2PixHD.checked["options"], "previous": True, "carry": True}
+    }
     options: ExemplarOptions  # pyright: ignore[reportIncompatibleVariableOverride] - a narrower one
 
     def _new_painter(self) -> Painter:
@@ -91,17 +98,30 @@ class ExemplarPainter(Painter):
     """Blends K exemplars, each moved a little further, with what it paints itself."""
 
     def __init__(self, options: ExemplarOptions, conditions: Conditions) -> None:
-        self.slots = options.exemplars
+        self.carry = options.carry
+        self.slots = options.exemplars + options.carry
         plated = options.background and conditions.background
         super().__init__(
-            options,
+            replace(options, previous=False, carry=False) if options.carry else options,
             channels=conditions.channels,
             background=plated,
-            more_in=(5 if plated else 4) * options.exemplars,
-            more_out=3 * options.exemplars,
+            more_in=(5 if plated else 4) * self.slots,
+            more_out=3 * self.slots,
         )
         self.correction = options.correction
         self.detail = options.detail
+
+    def forward(
+        self,
+        maps_BCHW: Tensor,
+        previous_B3HW: Tensor | None = None,
+        plate_3HW: Tensor | None = None,
+        faces_B4: Tensor | None = None,
+        recalled: Recalled | None = None,
+    ) -> Tensor:
+        if self.carry and recalled is not None and previous_B3HW is not None:
+            recalled, previous_B3HW = _with_one_more(recalled, previous_B3HW), None
+        return super().forward(maps_BCHW, previous_B3HW, plate_3HW, faces_B4, recalled)
 
     def also_seen(self, recalled: Recalled | None) -> list[Tensor]:
         recalled = self._given(recalled)
@@ -136,6 +156,14 @@ class ExemplarPainter(Painter):
         if recalled is None or recalled.images.shape[1] != self.slots:
             raise ValueError(f"this painter looks at {self.slots} exemplars of each frame")
         return recalled
+
+
+def _with_one_more(recalled: Recalled, previous_B3HW: Tensor) -> Recalled:
+    """The frame before as the last exemplar, which shows the subject wherever it is brought to."""
+    images = recalled.images
+    cover = images.shape[2] - 3
+    last_BCHW = F.pad(previous_B3HW.to(images), (0, 0, 0, 0, 0, cover), value=1.0)
+    return replace(recalled, images=torch.cat([images, last_BCHW[:, None]], dim=1))
 
 
 def blended(pictures_BN3HW: Tensor, logits_BNHW: Tensor, *, detail: float) -> Tensor:

@@ -150,6 +150,31 @@ def test_options_that_cannot_be_are_refused() -> None:
             replace(ExemplarOptions(), **{name: value})
 
 
+def test_the_frame_before_is_one_more_exemplar() -> None:
+    """Where the network is sure of it, it is copied along its way; where nothing came before, the
+    others are."""
+    painter = untrained(background=False, previous=True, carry=True)
+    says = torch.zeros(3 + 3 * 3)
+    says[3:6] = torch.tensor([-50.0, -50.0, 50.0])
+    painter = with_output(painter, says)
+    others = recalled(smooth(1, 2))
+    moved = torch.zeros(1, 1, 2, SIZE, SIZE)
+    moved[:, :, 0] = 2.0  # what is wanted was two pixels to the right
+    told = Recalled(
+        others.images,
+        torch.cat([others.flow, moved], dim=1),
+        torch.cat([others.valid, torch.ones(1, 1, 1, SIZE, SIZE)], dim=1),
+    )
+    before = torch.rand(1, 3, SIZE, SIZE)
+    made = painter(torch.zeros(1, 6, SIZE, SIZE), before, recalled=told)
+    torch.testing.assert_close(made[..., :-4], before[..., 2:-2], atol=1e-4, rtol=0)
+
+
+def test_carrying_on_needs_frames_made_one_by_one() -> None:
+    with pytest.raises(ValueError, match="previous"):
+        ExemplarOptions(carry=True)
+
+
 def test_only_frames_that_are_made_come_with_exemplars() -> None:
     """With a window of past maps, those of the current frame; with pairs of frames, of both."""
     spec = VideoSpec(height=SIZE, width=SIZE, fps=Fraction(25))

@@ -226,11 +226,11 @@ def _generator_jobs(
     channels = signal[:1].draw(16, 16).shape[1]
     plate = torch.zeros(3, recipe.size, recipe.size, dtype=torch.uint8)
     background = bool(generator_ref.options.get("background", False))
-    conditions = Conditions(
+    conditions = Conditions.for_options(
+        generator_ref.options,
         kinds=(extractor.produces,),
         channels=channels,
         background=background,
-        exemplars=int(generator_ref.options.get("exemplars", 0)),
     )
     gallery = grey_gallery(signal, background) if conditions.exemplars else None
     spec = VideoSpec(height=recipe.size, width=recipe.size, fps=FPS)

@@ -13,10 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vidsynth import options
 from vidsynth.clip import Clip, VideoSpec
 from vidsynth.conditioning import BackgroundPlate, Conditioning, Exemplars
 from vidsynth.errors import BadSubject, VidsynthError
-from vidsynth.exemplars import Gallery, plan
+from vidsynth.exemplars import Before, Gallery, plan
 from vidsynth.kinds import Conditions, Generator, Objective, Recalled, TrainBatch
 from vidsynth.plate import cut_out
 from vidsynth.processes import Processes
@@ -197,14 +198,11 @@ class _Stage:
         kinds = case.kinds or tuple(k for k in plugin.accepts if k in case.makers)[:1]
         assert kinds, f"the kit makes none of the kinds that {plugin.__name__} accepts"
         channels = sum(case.makers[k](1, 16, 16).draw(16, 16).shape[1] for k in kinds)
-        options = case.built_options()
-        conditions = Conditions(
-            kinds=kinds,
-            channels=channels,
-            background=case.background,
-            exemplars=int(getattr(options, "exemplars", 0)),
+        chosen = case.built_options()
+        conditions = Conditions.for_options(
+            options.to_dict(chosen), kinds=kinds, channels=channels, background=case.background
         )
-        generator: Generator = plugin(options, conditions=conditions)
+        generator: Generator = plugin(chosen, conditions=conditions)
         spec = VideoSpec(height=case.height, width=case.width, fps=Fraction(25))
         torch.manual_seed(seed)
         objective = None if generator.pretrained else generator.objective(spec)
@@ -221,10 +219,12 @@ class _Stage:
         if self.case.background:
             plate = self.plate()
             made.append(BackgroundPlate(image=plate, frame_index=torch.arange(num_frames)))
-        slots = self.generator.conditions.exemplars
-        if slots:
-            gallery = self.gallery()
-            made.append(gallery.recall(made[0], plan(gallery, made[0], slots), CPU))
+        conditions = self.generator.conditions
+        if conditions.exemplars:
+            gallery, index = self.gallery(), torch.arange(num_frames)
+            chosen = plan(gallery, made[0], conditions.exemplars)
+            before = Before.of(made[0], index) if conditions.carry else None
+            made.append(gallery.recall(made[0], chosen, CPU, before=before))
         return made
 
     def gallery(self) -> Gallery:
