@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import cv2
 import pytest
@@ -31,9 +32,17 @@ from vidsynth.bench import (
     steadiness,
     train_step,
 )
-from vidsynth.bench.material import film, published_objective, random_batch, reference_of
+from vidsynth.bench.material import (
+    film,
+    published_objective,
+    random_batch,
+    reference_of,
+    true_signal,
+    write_maps,
+)
 from vidsynth.bench.turns import InTurns
 from vidsynth.cli import main
+from vidsynth.conditioning import LabelMaps
 from vidsynth.errors import UnknownName, VidsynthError
 from vidsynth.report import Reporter
 
@@ -410,6 +419,27 @@ def test_steadiness_runs() -> None:
     at = [rows[f"puppet: frames at --steadiness {s}, flow_warp"].value for s in ("0", "1")]
     assert at[1] < at[0]
     assert rows["puppet: sequence below frames, flicker"].goal == 0.25
+
+
+@pytest.mark.slow
+def test_steadiness_runs_on_a_scene_with_its_parts_taken_out() -> None:
+    settings = steadiness.Settings(
+        worlds=("street",), parts=True, size=32, film_size=48, film_frames=40, minutes=0.01
+    )
+    rows = named(steadiness.measured(settings, CPU, Reporter()))
+    for who in ("frames", "sequence", *steadiness.PARTS):
+        assert rows[f"street: {who}, flow_warp"].value >= 0
+    assert rows["street: real, flicker"].value > 0  # the camera drives
+
+
+def test_the_maps_of_a_scene_are_read_back_as_they_are(tmp_path: Path) -> None:
+    truth = true_signal("street", 3, (24, 32))
+    assert isinstance(truth, LabelMaps) and truth.instances is not None
+    given = write_maps(truth, tmp_path)
+    extractor: Any = registry.load("extractor", "labels")
+    back = extractor(extractor.Options(model="given")).read(given, shorter=24)
+    assert torch.equal(back.labels, truth.labels)
+    assert torch.equal(back.instances, truth.instances)
 
 
 def test_drift_is_what_the_end_loses_against_the_beginning() -> None:

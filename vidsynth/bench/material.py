@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Self
 
+import cv2
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -25,7 +27,7 @@ from vidsynth.devices import Precision, autocast
 from vidsynth.errors import UnknownName
 from vidsynth.exemplars import Gallery
 from vidsynth.fitting import prepare_target
-from vidsynth.kinds import Conditions, Discriminator, Generator, Objective, TrainBatch
+from vidsynth.kinds import Conditions, Discriminator, Generator, Given, Objective, TrainBatch
 from vidsynth.recipes import Recipe, load_recipe
 from vidsynth.report import Reporter, Step
 from vidsynth.scores import Scores
@@ -39,6 +41,8 @@ from vidsynth.worlds import WORLDS
 FPS = Fraction(25)
 RECIPE_OF = {"puppet": "dance", "head": "face"}
 """The default recipe of each world."""
+IDENTITY, MOTION = 1, 2
+"""Seeds of what is filmed."""
 
 # pix2pixHD without VGG19, so that what is measured does not depend on which weights are here.
 PUBLISHED: Mapping[str, Any] = {
@@ -70,8 +74,8 @@ def film(
     *,
     height: int,
     width: int,
-    identity: int = 1,
-    motion: int = 2,
+    identity: int = IDENTITY,
+    motion: int = MOTION,
     preset: str = "veryfast",
 ) -> Path:
     """Write a film of a synthetic world; the same arguments, the same pictures."""
@@ -94,6 +98,8 @@ class Films:
     film_size: int = 256
     """Pixels that a world is filmed and tracked at."""
     film_frames: int = 600
+    recipes: Mapping[str, str] = field(default_factory=lambda: RECIPE_OF)
+    """Of each world that there may be."""
 
     def asked(self, asked: Asked) -> Self:
         """As the user wants them: a clip, a size, one world, or all of them where the full bench
@@ -101,10 +107,10 @@ class Films:
 
         Raises UnknownName for a world that no default recipe is for.
         """
-        if asked.world is not None and asked.world not in RECIPE_OF:
-            raise UnknownName.among("world", asked.world, RECIPE_OF)
+        if asked.world is not None and asked.world not in self.recipes:
+            raise UnknownName.among("world", asked.world, self.recipes)
         size = asked.size or self.size
-        worlds = tuple(RECIPE_OF) if asked.full else self.worlds
+        worlds = tuple(self.recipes) if asked.full else self.worlds
         return replace(
             self,
             worlds=(asked.world,) if asked.world else worlds,
@@ -114,18 +120,52 @@ class Films:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filmed:
+    """A film to learn from."""
+
+    path: Path
+    recipe: Recipe
+    """That a user would get for it, at the size of training."""
+    given: Given | None = None
+    """The maps of a scene, which nothing tracks."""
+
+
 def subjects(
     films: Films, folder: Path, device: torch.device, reporter: Reporter
-) -> Iterator[tuple[Path, Recipe]]:
-    """Each film, and the recipe that a user would get for it, at the size of training."""
+) -> Iterator[Filmed]:
+    """Each of the films, in the folder."""
     if films.clip is not None:
         clip, size = films.clip, films.size
-        yield clip, choose_recipe(None, None, None, size, None, (), clip, str(device), reporter)
+        recipe = choose_recipe(None, None, None, size, None, (), clip, str(device), reporter)
+        yield Filmed(path=clip, recipe=recipe)
         return
-    side = films.film_size
     for world in films.worlds:
-        path = film(folder / f"{world}.mp4", world, films.film_frames, height=side, width=side)
-        yield path, load_recipe(RECIPE_OF[world]).with_overrides({"size": films.size})
+        frames, size = films.film_frames, (films.film_size, films.film_size)
+        path = film(folder / f"{world}.mp4", world, frames, height=size[0], width=size[1])
+        recipe = load_recipe(films.recipes[world]).with_overrides({"size": films.size})
+        truth = true_signal(world, frames, size)
+        given = write_maps(truth, folder / world) if isinstance(truth, LabelMaps) else None
+        yield Filmed(path=path, recipe=recipe, given=given)
+
+
+def true_signal(world: str, num_frames: int, size: tuple[int, int]) -> Conditioning:
+    """Of what `film` shows by default."""
+    made = WORLDS[world]
+    someone, moves = made.make_identity(IDENTITY), made.make_motion(MOTION, num_frames)
+    return made.truth(someone, moves, height=size[0], width=size[1])
+
+
+def write_maps(maps: LabelMaps, folder: Path) -> Given:
+    """The maps as folders of pictures, as people have them."""
+    given = Given(folder / "labels", folder / "instances")
+    assert maps.instances is not None and given.instances is not None
+    for place, ids in ((given.maps, maps.labels), (given.instances, maps.instances)):
+        place.mkdir(parents=True)
+        kind = np.uint8 if place == given.maps else np.uint16
+        for n, picture in enumerate(ids.numpy().astype(kind)):
+            cv2.imwrite(str(place / f"{n:05d}.png"), picture)
+    return given
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -200,9 +240,11 @@ def paint(
     return Clip.concat(made).frames
 
 
-def study(path: Path, recipe: Recipe, reporter: Reporter | None = None) -> Study:
-    """Track a film and prepare it. Raises what `vidsynth train` would raise."""
-    made = prepare_target(path, recipe, reporter=reporter)
+def study(
+    path: Path, recipe: Recipe, reporter: Reporter | None = None, *, given: Given | None = None
+) -> Study:
+    """Track a film, or read what is given, and prepare it. Raises what `vidsynth train` would."""
+    made = prepare_target(path, recipe, given=given, reporter=reporter)
     return Study(recipe, made.generator, made.conditions, made.footage)
 
 

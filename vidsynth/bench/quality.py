@@ -79,8 +79,8 @@ def bench(asked: Asked) -> Iterator[Row]:
 def measured(settings: Settings, device: torch.device, reporter: Reporter) -> Iterator[Row]:
     """Every row of the bench."""
     with workshop() as folder:
-        for path, recipe in subjects(settings, folder, device, reporter):
-            yield from _contest(path, recipe, settings, folder, device, reporter)
+        for filmed in subjects(settings, folder, device, reporter):
+            yield from _contest(filmed.path, filmed.recipe, settings, folder, device, reporter)
 
 
 def _contest(

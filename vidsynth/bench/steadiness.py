@@ -4,13 +4,15 @@ A frame-wise network ("frames": the plain recipe, pix2pixHD) and a sequential on
 steady recipe, vid2vid) train on the same film in turns, each on a clock of its own, and make the
 held-out frames without further steadying. What blurs is steady too, so sharpness stands beside the
 rest, and what real footage gets. Then the one knob that every generator has, on the frame-wise one.
+The full bench also trains the sequential one with parts of it taken out or put in.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +20,16 @@ from torch import Tensor
 from vidsynth import devices, registry
 from vidsynth.bench import Asked, Row
 from vidsynth.bench.likeness import film_of, sharpness
-from vidsynth.bench.material import Films, Study, parameters, study, subjects, workshop
+from vidsynth.bench.material import (
+    RECIPE_OF,
+    Filmed,
+    Films,
+    Study,
+    parameters,
+    study,
+    subjects,
+    workshop,
+)
 from vidsynth.bench.quality import train_pausing
 from vidsynth.bench.turns import Pause, in_turns
 from vidsynth.errors import NotMeasurable
@@ -30,7 +41,19 @@ from vidsynth.scores import score
 # T frames, H, W pixels
 
 FRAMES, SEQUENCE = "frames", "sequence"
-RECIPES = {FRAMES: "{}-plain", SEQUENCE: "{}-steady"}
+RECIPES = {
+    "dance": {FRAMES: "dance-plain", SEQUENCE: "dance-steady"},
+    "face": {FRAMES: "face-plain", SEQUENCE: "face-steady"},
+    "street": {FRAMES: "street", SEQUENCE: "street-steady"},
+}
+"""Of each kind of film, by the recipe that a user would get."""
+PARTS: Mapping[str, Mapping[str, Any]] = {
+    "sequence without flow": {"flow": False, "flow_weight": 0.0},
+    "sequence without warp losses": {"warp_weight": 0.0},
+    "sequence of short training": {"sequence": 2, "longest": 2},
+    "sequence with a video discriminator": {"temporal_scales": 1, "sequence": 4, "longest": 8},
+}
+"""Changes to the sequential generator."""
 TREMBLE = {"flow_warp": "e-3", "flicker": "levels"}
 STEADIER = 0.25
 """Share by which the sequence's tremble is to be below the frames'."""
@@ -46,36 +69,43 @@ class Settings(Films):
     minutes: float = 4.0
     """Of each."""
     slice_seconds: float = 15.0
+    recipes: Mapping[str, str] = field(default_factory=lambda: RECIPE_OF | {"street": "street"})
+    parts: bool = False
+    """Also with parts of the sequential generator taken out or put in, on the first film."""
 
 
 def bench(asked: Asked) -> Iterator[Row]:
     """Flow-warp error and flicker of frame-wise and sequential generators; drift; the knob."""
     settings = Settings().asked(asked)
     if asked.full:
-        settings = replace(settings, minutes=8.0)
+        settings = replace(settings, minutes=8.0, parts=True)
     yield from measured(settings, devices.choose(asked.device), asked.reporter)
 
 
 def measured(settings: Settings, device: torch.device, reporter: Reporter) -> Iterator[Row]:
     """Every row of the bench."""
     with workshop() as folder:
-        for path, recipe in subjects(settings, folder, device, reporter):
-            yield from _contest(path, recipe.name, settings, folder, device, reporter)
+        for nth, filmed in enumerate(subjects(settings, folder, device, reporter)):
+            parts = PARTS if settings.parts and not nth else {}
+            yield from _contest(filmed, parts, settings, folder, device, reporter)
 
 
 def _contest(
-    path: Path,
-    family: str,
+    filmed: Filmed,
+    parts: Mapping[str, Mapping[str, Any]],
     settings: Settings,
     folder: Path,
     device: torch.device,
     reporter: Reporter,
 ) -> Iterator[Row]:
-    """Both ways on one film; `family` is the recipe that they are variants of."""
+    """All ways on one film."""
+    path, names = filmed.path, RECIPES[filmed.recipe.name]
+    changes: dict[str, Mapping[str, Any]] = {arm: {} for arm in names} | dict(parts)
     studies: dict[str, Study] = {}
-    for arm, pattern in RECIPES.items():
-        recipe = load_recipe(pattern.format(family)).with_overrides({"size": settings.size})
-        studies[arm] = study(path, recipe, reporter)
+    for arm, changed in changes.items():
+        recipe = load_recipe(names.get(arm, names[SEQUENCE]))
+        recipe = recipe.with_overrides({"size": settings.size, "generator": changed})
+        studies[arm] = study(path, recipe, reporter, given=filmed.given)
         network = studies[arm].generator().objective(studies[arm].footage.window_spec).generator
         name = f"{path.stem}: {arm}, weights of {studies[arm].generator_ref.name}"
         yield Row(name=name, value=parameters(network) / 1e6, unit="M")
