@@ -18,7 +18,7 @@ class Vid2VidOptions:
 
     As published: past 2, filters 128, downsamplings 3, blocks 9, norm "batch", stem "conv7",
     upsampling "transposed", no skips, no background, flow_px 20, raw 1 and judged, l1 0,
-    flow_weight 10, warp_weight 10, temporal_scales 2, d_filters 64, sequence 30, longest 128, both
+    flow_weight 10, temporal_scales 2, d_filters 64, sequence 30, longest 128, both
     learning rates 2e-4.
 
     Attributes:
@@ -112,7 +112,7 @@ class Vid2VidOptions:
     raw: float = 0.5
     judge_raw: bool = False
     flow_weight: float = 3.0
-    warp_weight: float = 2.0
+    warp_weight: float = 10.0
     carry_weight: float = 0.0
     video_weight: float = 1.0
     region_weight: float = 1.0
