@@ -62,7 +62,7 @@ def attempt(folder: Path, end: End | None, count: object = None) -> int:
 
 
 def said(folder: Path) -> str:
-    return (folder / "log.txt").read_text()
+    return (folder / killing.LOG).read_text()
 
 
 def made(folder: Path) -> Made:
