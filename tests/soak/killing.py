@@ -20,9 +20,14 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
+import c2pa  # noqa: F401 - these are what a transfer imports, once for all who are killed
 import torch
+import torch._dynamo
+import torch.utils.tensorboard
 from torch import Tensor
 
+import vidsynth.jobs  # noqa: F401
+import vidsynth_plugins.pix2pixhd.objective  # noqa: F401
 from vidsynth import kept, registry
 from vidsynth.cli import main
 from vidsynth.clip import Clip
