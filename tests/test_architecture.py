@@ -19,7 +19,7 @@ ORDER = (
     "bodies", "faces", "correspondence", "conditioning", "classes", "exemplars",
     "regions", "stream", "kinds", "pixels", "sound", "encode", "pictures", "video", "worlds",
     "clips", "distances", "blocks", "losses", "plate", "parametric",
-    "retarget_body", "retarget_face", "retarget", "steady", "kept", "stages", "subject",
+    "retarget_body", "retarget_face", "retarget", "summaries", "steady", "kept", "stages", "subject",
     "outputs", "provenance", "filming", "importing", "tracking", "dataset", "given", "scores",
     "watching", "checkpoint", "training", "choosing", "fitting", "generation", "clipmodels",
     "editing", "jobs", "pipeline", "evaluation",

@@ -166,6 +166,11 @@ def retarget(
             f"the subject was trained on {target_summary.get('kind')!r} conditioning and the "
             f"source carries {source.kind!r}; extract the source with the subject's own extractor"
         )
+    for key in ("size", *_needed(source)):
+        if key not in target_summary:
+            raise BadSubject(
+                f"the subject's summary lacks {key!r}; train the subject again with this version"
+            )
     if not isinstance(source, (PoseSequence, FaceSequence)):
         if isinstance(options, Mapping):
             check_options(type(source), options)
@@ -177,12 +182,6 @@ def retarget(
             f"the source's {source.kind} was seen in none of its {len(source)} frames; "
             "use a clip that shows it clearly"
         )
-    body = isinstance(source, PoseSequence)
-    for key in ("size", "bank", *(("stances", "overhang") if body else ("neutral", "ranges"))):
-        if key not in target_summary:
-            raise BadSubject(
-                f"the subject's summary lacks {key!r}; train the subject again with this version"
-            )
     if isinstance(source, PoseSequence):
         moved, reasons = retarget_body(source, target_summary, _checked(BodyRetarget, options))
     else:
@@ -190,6 +189,15 @@ def retarget(
         chosen = _checked(FaceRetarget, options)
         moved, reasons = retarget_face(source, target_summary, chosen, rest=own)
     return Retargeted(moved, _range_report(moved, reasons, target_summary))
+
+
+def _needed(source: Conditioning) -> tuple[str, ...]:
+    """Of a summary, beside the size."""
+    if isinstance(source, PoseSequence):
+        return "bank", "stances", "overhang"
+    if isinstance(source, FaceSequence):
+        return "bank", "neutral", "ranges"
+    return ("num_classes", "classes", "instances") if isinstance(source, LabelMaps) else ()
 
 
 def range_report(face: FaceSequence, target_summary: Mapping[str, Any]) -> RangeReport:

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from vidsynth import options, registry
+from vidsynth import options, registry, summaries
 from vidsynth.classes import ClassLabel
 from vidsynth.clip import VideoSpec
 from vidsynth.errors import BadSubject, PluginError, UnknownName
@@ -26,6 +26,8 @@ from vidsynth.kinds import Conditions, Discriminator, Extractor, Generator
 from vidsynth.pixels import MOST_PIXELS
 
 FORMAT = 1
+SECTIONS = ("training", "retarget")
+"""Of the recipe, in a card's settings."""
 MOST_CHANNELS = 4096
 """Of a card that is believed: a number in a text must not fill the memory."""
 CARD, WEIGHTS, PLATE, TRAINING = (
@@ -263,6 +265,8 @@ def _check(card: SubjectCard) -> None:
     need("channels", 0 < card.channels <= MOST_CHANNELS and 0 <= card.exemplars <= MOST_CHANNELS)
     need("fps", 0 < Fraction(card.fps) <= 1000)
     need("a section", isinstance(card.summary, dict) and isinstance(card.settings, dict))
+    need("settings", all(isinstance(card.settings.get(n, {}), dict) for n in SECTIONS))
+    summaries.check(card.summary)
     need("background", isinstance(card.background, bool))
     need("steps", card.steps >= 0 and 0 <= float(card.seconds) < float("inf"))
     need("scores", all(isinstance(row, dict) for row in card.scores))
