@@ -150,8 +150,8 @@ def test_a_job_that_is_killed_anywhere_ends_like_one_that_was_not(
         assert not left_over(folder), left_over(folder)
         clip = Clip.concat([c.clip for c in video.read_chunks(folder / "out/out.mp4") if c.clip])
         assert len(clip) == 40
+        print(f"{sum(killed.values())} kills in {lives} lives: {dict(killed)}", flush=True)
     record_property("killed", dict(killed))
-    print(f"\n{sum(killed.values())} kills in {lives} lives: {dict(killed)}")
 
 
 def check_what_was_repeated(folder: Path, safe: tuple[int, int], words: str) -> None:
