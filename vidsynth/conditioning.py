@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from vidsynth import bodies, correspondence, drawing, faces
+from vidsynth.checksums import checksum
 from vidsynth.correspondence import Head, Warp
 from vidsynth.errors import UnsupportedVideo
 
@@ -141,7 +142,9 @@ class Conditioning(ABC):
                 tensors |= {f"{f.name}.{k}": v.contiguous() for k, v in value.items()}
             elif value is not None:
                 plain[f.name] = value
-        save_file(tensors, path, {"kind": self.kind, "plain": json.dumps(plain), **extra})
+        text = json.dumps(plain)
+        proof = checksum([sorted(tensors.items()), text])
+        save_file(tensors, path, {"kind": self.kind, "plain": text, "checksum": proof, **extra})
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -170,12 +173,16 @@ class Conditioning(ABC):
                 name: tuple(value) if isinstance(value, list) else value
                 for name, value in json.loads(metadata["plain"]).items()
             }
-            for key in file.keys():  # noqa: SIM118 - a safetensors handle is no mapping
-                name, _, member = key.partition(".")
-                if member:
-                    values.setdefault(name, {})[member] = file.get_tensor(key)
-                else:
-                    values[name] = file.get_tensor(key)
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        found = checksum([sorted(tensors.items()), metadata["plain"]])
+        if metadata.get("checksum", found) != found:  # older files have none
+            raise ValueError("its checksum is wrong")
+        for key, tensor in tensors.items():
+            name, _, member = key.partition(".")
+            if member:
+                values.setdefault(name, {})[member] = tensor
+            else:
+                values[name] = tensor
         return cls(**values)
 
 
@@ -189,21 +196,16 @@ def _each(function: Callable[..., Tensor], *values: Any) -> Any:
 
 
 def _shift(points: Tensor | None, x0: float, y0: float) -> Tensor | None:
-    if points is None:
-        return None
-    shifted = points.clone()
-    shifted[..., 0] -= x0
-    shifted[..., 1] -= y0
-    return shifted
+    return None if points is None else _changed_xy(points, lambda x, y: (x - x0, y - y0))
 
 
 def _stretch(points: Tensor | None, sx: float, sy: float) -> Tensor | None:
-    if points is None:
-        return None
-    stretched = points.clone()
-    stretched[..., 0] *= sx
-    stretched[..., 1] *= sy
-    return stretched
+    return None if points is None else _changed_xy(points, lambda x, y: (x * sx, y * sy))
+
+
+def _changed_xy(points: Tensor, change: Callable[[Tensor, Tensor], tuple[Tensor, ...]]) -> Tensor:
+    xy = torch.stack(change(points[..., 0], points[..., 1]), dim=-1)
+    return torch.cat([xy, points[..., 2:]], dim=-1)
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -179,7 +180,9 @@ def taught(
     """Train, keeping weights and card in the folder as it goes; `how` is as of `training.train`."""
 
     def after(run: Run) -> SubjectCard:
-        return replace(card, steps=run.step, seconds=run.seconds, scores=tuple(run.scores))
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        had = {"steps": run.step, "seconds": run.seconds, "scores": tuple(run.scores)}
+        return replace(card, trained=now, **had)
 
     def keep(weights: Mapping[str, Tensor], run: Run) -> None:
         save_weights(folder, weights)
@@ -214,7 +217,8 @@ def going_on(card: SubjectCard, existing: Subject | None) -> SubjectCard:
     if existing is None:
         return card
     had = existing.card
-    return replace(card, steps=had.steps, seconds=had.seconds, scores=had.scores)
+    kept = {name: getattr(had, name) for name in ("steps", "seconds", "scores", "trained")}
+    return replace(card, consent=had.consent, **kept)
 
 
 def limit_of(budget: float | None, steps: int | None, training: TrainOptions) -> Budget:

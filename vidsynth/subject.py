@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -93,6 +93,11 @@ class SubjectCard:
     steps: int = 0
     seconds: float = 0.0
     """Trained so far."""
+    trained: str = ""
+    """When it was last trained: date and time of the world's clock, "2026-03-01T12:30:00Z"."""
+    consent: str = ""
+    """What the person shown agreed to, in the words of who trained it; empty where nothing was
+    said."""
     scores: tuple[Mapping[str, float], ...] = ()
     """Scores while training: seconds, step, then psnr, ssim, l1 of held-out frames, or what else
     its kind of model is judged by."""
@@ -252,7 +257,7 @@ def _check(card: SubjectCard) -> None:
         if not holds:
             raise ValueError(f"{what} cannot be right")
 
-    texts = (card.recipe, card.fps, card.target, card.target_hash)
+    texts = (card.recipe, card.fps, card.target, card.target_hash, card.trained, card.consent)
     for ref in (card.extractor, card.generator):
         texts += (ref.name, ref.distribution, ref.version)
         need("options", isinstance(ref.options, dict))
@@ -275,6 +280,15 @@ def _check(card: SubjectCard) -> None:
 def save_card(folder: Path, card: SubjectCard) -> None:
     with writing(folder / CARD) as temporary:
         temporary.write_text(json.dumps(asdict(card), indent=2) + "\n")
+
+
+def with_consent(subject: Subject, statement: str) -> Subject:
+    """The subject with this statement in its card, and as it is where there is none."""
+    if statement in ("", subject.card.consent):
+        return subject
+    card = replace(subject.card, consent=statement)
+    save_card(subject.folder, card)
+    return Subject(subject.folder, card)
 
 
 def save_weights(folder: Path, weights: Mapping[str, Tensor]) -> None:

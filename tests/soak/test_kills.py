@@ -69,7 +69,8 @@ def said(folder: Path) -> str:
 def made(folder: Path) -> Made:
     """All that a transfer leaves, but for how long it took."""
     card = json.loads((folder / "subject/subject.json").read_text())
-    card.pop("seconds")
+    for name in ("seconds", "trained"):
+        card.pop(name)
     for row in card["scores"]:
         row.pop("seconds")
     state = torch.load(folder / "subject/training/state.pt", weights_only=True)
