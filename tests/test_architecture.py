@@ -16,9 +16,9 @@ ROOT = Path(__file__).parents[1]
 ORDER = (
     "errors", "report", "options", "registry", "recipes", "locks", "files", "scaffold", "weights",
     "devices", "compiling", "processes", "clip", "raster", "facemesh", "drawing", "smoothing",
-    "bodies", "faces", "correspondence", "checksums", "conditioning", "classes", "exemplars",
-    "regions", "stream", "kinds", "pixels", "sound", "encode", "pictures", "video", "worlds",
-    "clips", "distances", "blocks", "losses", "plate", "parametric",
+    "bodies", "faces", "correspondence", "checksums", "conditioning", "several", "classes",
+    "exemplars", "regions", "stream", "kinds", "loading", "pixels", "sound", "encode", "pictures",
+    "video", "worlds", "clips", "distances", "blocks", "losses", "plate", "parametric",
     "retarget_body", "retarget_face", "retarget", "summaries", "steady", "kept", "stages",
     "subject", "outputs", "provenance", "filming", "importing", "tracking", "dataset", "given",
     "scores", "watching", "checkpoint", "training", "choosing", "fitting", "generation",

@@ -55,6 +55,12 @@ class Conditioning(ABC):
     def __len__(self) -> int:
         return len(getattr(self, self.per_frame[0]))
 
+    def tensors(self) -> list[Tensor]:
+        """Every tensor that has one entry per frame."""
+        values = [getattr(self, name) for name in self.per_frame]
+        found = [t for v in values for t in (v.values() if isinstance(v, Mapping) else [v])]
+        return [tensor for tensor in found if tensor is not None]
+
     def __getitem__(self, key: slice | Tensor) -> Self:
         """The frames of a slice, or of a LongTensor of indices."""
         chosen = {n: _each(lambda v: v[key], getattr(self, n)) for n in self.per_frame}
@@ -101,8 +107,7 @@ class Conditioning(ABC):
         return {"kind": self.kind, "frames": len(self), "size": list(self.size)}
 
     def features(self) -> Tensor:
-        """(T, F) float32: position-free description of each frame; the Euclidean distance of two
-        rows says how unlike they are."""
+        """(T, F) float32: position-free; the distance of two rows says how unlike frames are."""
         raise ValueError(f"{self.kind} offers no features")
 
     def steadied(self, pts: Tensor, rest_seconds: float) -> Self:
@@ -128,10 +133,8 @@ class Conditioning(ABC):
         """
         raise ValueError(f"{self.kind} offers no correspondence")
 
-    def save(self, path: Path, **extra: str) -> None:
-        """Write a .safetensors file; `extra` strings go into its metadata."""
-        from safetensors.torch import save_file
-
+    def packed(self) -> tuple[dict[str, Tensor], Any]:
+        """All it holds: tensors by name, and what else there is, JSON-able."""
         tensors: dict[str, Tensor] = {}
         plain: dict[str, Any] = {}
         for f in fields(self):  # pyright: ignore[reportArgumentType]
@@ -142,9 +145,25 @@ class Conditioning(ABC):
                 tensors |= {f"{f.name}.{k}": v.contiguous() for k, v in value.items()}
             elif value is not None:
                 plain[f.name] = value
-        text = json.dumps(plain)
-        proof = checksum([sorted(tensors.items()), text])
-        save_file(tensors, path, {"kind": self.kind, "plain": text, "checksum": proof, **extra})
+        return tensors, plain
+
+    @classmethod
+    def unpacked(cls, tensors: Mapping[str, Tensor], plain: Any) -> Self:
+        """What `packed` gave, put together again; lists come as tuples."""
+        values = {name: tuple(v) if isinstance(v, list) else v for name, v in plain.items()}
+        for key, tensor in tensors.items():
+            name, _, member = key.partition(".")
+            (values.setdefault(name, {}) if member else values)[member or name] = tensor
+        return cls(**values)
+
+    def save(self, path: Path, **extra: str) -> None:
+        """Write a .safetensors file; `extra` strings go into its metadata."""
+        from safetensors.torch import save_file
+
+        tensors, plain = self.packed()
+        told = {"kind": self.kind, "plain": json.dumps(plain)}
+        told["checksum"] = checksum([sorted(tensors.items()), told["plain"]])
+        save_file(tensors, path, {**told, **extra})
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -167,23 +186,13 @@ class Conditioning(ABC):
             if metadata.get("kind") != cls.kind:
                 raise UnsupportedVideo(
                     f"{path} holds {metadata.get('kind', 'no')!r} conditioning, not {cls.kind!r}; "
-                    "extract it again with the extractor of this recipe"
+                    "extract it again with the recipe's extractor"
                 )
-            values: dict[str, Any] = {
-                name: tuple(value) if isinstance(value, list) else value
-                for name, value in json.loads(metadata["plain"]).items()
-            }
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         found = checksum([sorted(tensors.items()), metadata["plain"]])
         if metadata.get("checksum", found) != found:  # older files have none
             raise ValueError("its checksum is wrong")
-        for key, tensor in tensors.items():
-            name, _, member = key.partition(".")
-            if member:
-                values.setdefault(name, {})[member] = tensor
-            else:
-                values[name] = tensor
-        return cls(**values)
+        return cls.unpacked(tensors, json.loads(metadata["plain"]))
 
 
 def _each(function: Callable[..., Tensor], *values: Any) -> Any:
@@ -196,16 +205,11 @@ def _each(function: Callable[..., Tensor], *values: Any) -> Any:
 
 
 def _shift(points: Tensor | None, x0: float, y0: float) -> Tensor | None:
-    return None if points is None else _changed_xy(points, lambda x, y: (x - x0, y - y0))
+    return None if points is None else points - points.new_tensor([x0, y0, 0.0])
 
 
 def _stretch(points: Tensor | None, sx: float, sy: float) -> Tensor | None:
-    return None if points is None else _changed_xy(points, lambda x, y: (x * sx, y * sy))
-
-
-def _changed_xy(points: Tensor, change: Callable[[Tensor, Tensor], tuple[Tensor, ...]]) -> Tensor:
-    xy = torch.stack(change(points[..., 0], points[..., 1]), dim=-1)
-    return torch.cat([xy, points[..., 2:]], dim=-1)
+    return None if points is None else points * points.new_tensor([sx, sy, 1.0])
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -326,7 +330,7 @@ class FaceSequence(Conditioning):
         return replace(
             self,
             landmarks=_shift(self.landmarks, x0, y0),
-            translation=_shift(self.translation, x0, y0),
+            translation=self.translation - self.translation.new_tensor([x0, y0]),
             frame_size=(y1 - y0, x1 - x0),
         )
 
@@ -338,7 +342,7 @@ class FaceSequence(Conditioning):
         return replace(
             self,
             landmarks=landmarks,
-            translation=_stretch(self.translation, sx, sy),
+            translation=self.translation * self.translation.new_tensor([sx, sy]),
             scale=self.scale * (sx * sy) ** 0.5,
             frame_size=(height, width),
         )

@@ -13,9 +13,9 @@ from torch import Tensor
 from vidsynth import (
     devices,
     drawing,
+    loading,
     options,
     pictures,
-    registry,
     retarget,
     stages,
     stream,
@@ -389,7 +389,7 @@ def extract(
     if preview:
         refuse_inputs(Path(preview), [path, output])
         video.check_output(preview, overwrite)
-    plugin = registry.load("extractor", extractor)
+    plugin = loading.load("extractor", extractor)
     values = dict(nested(settings).get("extractor", {}))
     if person is not None:
         values["person"] = person

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from vidsynth import options, registry, summaries
+from vidsynth import loading, options, registry, summaries
 from vidsynth.classes import ClassLabel
 from vidsynth.clip import VideoSpec
 from vidsynth.errors import BadSubject, PluginError, UnknownName
@@ -134,7 +134,7 @@ class Subject:
 
     def conditions(self) -> Conditions:
         return Conditions(
-            kinds=(ClassLabel,) if self.card.classes else (type(self.extractor()).produces,),
+            kinds=(ClassLabel,) if self.card.classes else (self.extractor().produces,),
             channels=self.card.channels,
             background=self.card.background,
             exemplars=self.card.exemplars,
@@ -176,17 +176,17 @@ class Subject:
         """The frames that the generator paints from, or None. Raises BadSubject."""
         if not self.card.exemplars:
             return None
-        return Gallery.load(self.folder, type(self.extractor()).produces)
+        return Gallery.load(self.folder, self.extractor().produces)
 
 
 def build_extractor(ref: PluginRef) -> Extractor:
-    """Raises PluginError when it is not installed."""
+    """Raises PluginError when it is not installed, or no extractor."""
     plugin = _installed("extractor", ref)
     return plugin(options.build(plugin.Options, ref.options, where="extractor"))
 
 
 def build_generator(ref: PluginRef, conditions: Conditions) -> Generator:
-    """Raises PluginError when it is not installed."""
+    """Raises PluginError when it is not installed, or no generator."""
     plugin = _installed("generator", ref)
     values = options.build(plugin.Options, ref.options, where="generator")
     return plugin(values, conditions=conditions)
@@ -199,7 +199,7 @@ def build_discriminator(
 
     Raises UnknownName, PluginError.
     """
-    plugin: Any = registry.load("discriminator", name)
+    plugin: Any = loading.load("discriminator", name)
     known = {field.name for field in fields(plugin.Options)}
     chosen = plugin.Options(**{key: v for key, v in settings.items() if key in known})
     return plugin(chosen, condition_channels=condition_channels, num_frames=num_frames)
@@ -207,7 +207,7 @@ def build_discriminator(
 
 def _installed(kind: registry.Kind, ref: PluginRef) -> Any:
     try:
-        return registry.load(kind, ref.name)
+        return loading.load(kind, ref.name)
     except UnknownName as error:
         if not ref.distribution:
             raise

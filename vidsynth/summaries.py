@@ -100,6 +100,8 @@ class Summary(BaseModel, strict=True):
     num_classes: Annotated[int, Field(ge=1, le=255)] = ABSENT
     classes: list[LabelId] = ABSENT
     instances: bool = ABSENT
+    members: list[Summary] = ABSENT
+    """Of several kinds carried as one, each by itself."""
 
 
 def check(summary: Mapping[str, Any], form: type[BaseModel] = Summary) -> None:

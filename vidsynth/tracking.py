@@ -1,4 +1,8 @@
-"""What an extractor sees in a whole video: computed once, and kept by the video's content."""
+"""What an extractor sees in a whole video: computed once, and kept by the video's content.
+
+A tracking that broke off begins anew: what an extractor remembers of the frames before lies in its
+generator, and in trackers of other libraries, which let nobody save it. Nothing else is repeated.
+"""
 
 from __future__ import annotations
 

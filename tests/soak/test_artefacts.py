@@ -9,7 +9,6 @@ import random
 import struct
 import zipfile
 from collections.abc import Callable
-from dataclasses import fields
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from vidsynth.conditioning import Conditioning, FaceSequence
 from vidsynth.errors import BadSubject, VidsynthError
 from vidsynth.facemesh import load_face_mesh
 from vidsynth.recipes import load_recipe
+from vidsynth.several import Several, several
 from vidsynth.subject import CARD, PluginRef, load_subject, save_card, save_weights
 from vidsynth.testing import nodding_face, sliding_labels, waving_person
 from vidsynth.testing.samples import SignalMaker
@@ -167,6 +167,11 @@ def some_face3d(num_frames: int, height: int, width: int) -> Face3D:
     )
 
 
+def some_of_both(num_frames: int, height: int, width: int) -> Several:
+    members = tuple(make(num_frames, height, width) for make in (nodding_face, sliding_labels))
+    return several(*map(type, members))(members=members)
+
+
 def damaged(value: Any, rng: random.Random) -> Any:
     """A copy of JSON-able `value` in which one thing, wherever it is, is odd or gone."""
     if not isinstance(value, (dict, list)) or not value or rng.random() < 0.1:
@@ -180,7 +185,10 @@ def damaged(value: Any, rng: random.Random) -> Any:
     return changed if isinstance(value, dict) else list(changed.values())
 
 
-@pytest.mark.parametrize("make", [waving_person, nodding_face, sliding_labels, some_face3d])
+MAKERS = [waving_person, nodding_face, sliding_labels, some_face3d, some_of_both]
+
+
+@pytest.mark.parametrize("make", MAKERS)
 def test_a_damaged_summary_is_a_sentence_or_does_no_harm(
     folder: Path, make: SignalMaker, request: pytest.FixtureRequest
 ) -> None:
@@ -200,7 +208,7 @@ def test_a_damaged_summary_is_a_sentence_or_does_no_harm(
     assert refused > 0.5 * number
 
 
-@pytest.mark.parametrize("make", [waving_person, nodding_face, sliding_labels, some_face3d])
+@pytest.mark.parametrize("make", MAKERS)
 def test_saved_conditioning_that_is_damaged_is_never_believed(
     tmp_path: Path, make: SignalMaker, request: pytest.FixtureRequest
 ) -> None:
@@ -224,7 +232,7 @@ def test_saved_conditioning_that_is_damaged_is_never_believed(
 
 
 def parts(signal: Conditioning) -> list[object]:
-    return [getattr(signal, field.name) for field in fields(signal)]  # pyright: ignore
+    return list(signal.packed())
 
 
 def test_a_recipe_is_data(tmp_path: Path) -> None:
