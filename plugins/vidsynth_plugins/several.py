@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import tee
 from typing import Any, ClassVar
 
 from vidsynth import loading, options
@@ -72,9 +72,25 @@ class SeveralExtractor(Extractor):
 
     def extract(self, clips: Iterator[Clip]) -> Iterator[Several]:
         """One Several per clip; a clip is held until the slowest extractor has seen it."""
-        streams = tee(clips, len(self._members))
-        seen = (
-            member.extract(stream) for member, stream in zip(self._members, streams, strict=True)
-        )
+        shares = _shared(clips, len(self._members))
+        seen = (member.extract(share) for member, share in zip(self._members, shares, strict=True))
         for members in zip(*seen, strict=True):
             yield self.produces(members=members)
+
+
+def _shared(clips: Iterator[Clip], count: int) -> list[Iterator[Clip]]:
+    """The clips, so many times; `itertools.tee` would keep dozens that all have seen."""
+    waiting: list[deque[Clip]] = [deque() for _ in range(count)]
+
+    def share(mine: deque[Clip]) -> Iterator[Clip]:
+        while True:
+            if not mine:
+                clip = next(clips, None)
+                if clip is None:
+                    return
+                for others in waiting:
+                    others.append(clip)
+                del clip
+            yield mine.popleft()
+
+    return [share(mine) for mine in waiting]

@@ -17,7 +17,7 @@ import gc
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, is_dataclass
 from functools import partial
 from time import perf_counter
 from typing import Any, Literal, Self, TypeVar
@@ -305,12 +305,8 @@ def assert_near(ours: Tensor, theirs: Tensor, tolerance: float, what: str) -> No
 
 def assert_same_signal(ours: Conditioning, theirs: Conditioning, tolerance: float) -> None:
     """Every tensor of two signals is equal within `tolerance`."""
-    for f in fields(ours):  # pyright: ignore[reportArgumentType]
-        pair = (getattr(ours, f.name), getattr(theirs, f.name))
-        if isinstance(pair[0], Tensor):
-            assert_near(*pair, tolerance, f"{ours.kind}.{f.name}")
-        elif isinstance(pair[0], Mapping):
-            for name, value in pair[0].items():
-                assert_near(value, pair[1][name], tolerance, f"{ours.kind}.{f.name}.{name}")
-        else:
-            assert pair[0] == pair[1], f"{ours.kind}.{f.name}: {pair[0]} and {pair[1]}"
+    (tensors, plain), (others, other_plain) = ours.packed(), theirs.packed()
+    assert plain == other_plain, f"{ours.kind}: {plain} and {other_plain}"
+    assert tensors.keys() == others.keys(), f"{ours.kind}: {[*tensors]} and {[*others]}"
+    for name, tensor in tensors.items():
+        assert_near(tensor, others[name], tolerance, f"{ours.kind}.{name}")
