@@ -1,7 +1,4 @@
-"""What a generator is told about each frame: skeletons, faces, labels, text, the plate.
-
-Classes are in `vidsynth.classes`.
-"""
+"""What a generator is told about each frame: bodies, faces, labels, text; `classes` has more."""
 
 from __future__ import annotations
 
@@ -150,7 +147,8 @@ class Conditioning(ABC):
     @classmethod
     def unpacked(cls, tensors: Mapping[str, Tensor], plain: Any) -> Self:
         """What `packed` gave, put together again; lists come as tuples."""
-        values = {name: tuple(v) if isinstance(v, list) else v for name, v in plain.items()}
+        values: dict[str, Any] = dict(plain)
+        values |= {name: tuple(v) for name, v in values.items() if isinstance(v, list)}
         for key, tensor in tensors.items():
             name, _, member = key.partition(".")
             (values.setdefault(name, {}) if member else values)[member or name] = tensor

@@ -57,7 +57,9 @@ class Several(Conditioning):
         return self.each(lambda member: member[key])
 
     @classmethod
-    def concat(cls, parts: Sequence[Self]) -> Self:
+    def concat(  # pyright: ignore[reportIncompatibleMethodOverride] - Self, as declared
+        cls, parts: Sequence[Self]
+    ) -> Self:
         spans = zip(*(part.members for part in parts), strict=True)
         return cls(members=tuple(type(span[0]).concat(span) for span in spans))
 

@@ -55,7 +55,8 @@ class SeveralExtractor(Extractor):
             if name not in self.options.extractors:
                 raise UnknownName.among("extractor to set", name, self.options.extractors)
         self._members = [self._built(name) for name in self.options.extractors]
-        self.produces = several(*(member.produces for member in self._members))
+        self._kind = several(*(member.produces for member in self._members))
+        self.produces = self._kind  # pyright: ignore[reportAttributeAccessIssue] - by its options
 
     def _built(self, name: str) -> Extractor:
         plugin: Any = loading.load("extractor", name)
@@ -75,7 +76,7 @@ class SeveralExtractor(Extractor):
         shares = _shared(clips, len(self._members))
         seen = (member.extract(share) for member, share in zip(self._members, shares, strict=True))
         for members in zip(*seen, strict=True):
-            yield self.produces(members=members)
+            yield self._kind(members=members)
 
 
 def _shared(clips: Iterator[Clip], count: int) -> list[Iterator[Clip]]:
