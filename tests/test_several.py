@@ -17,6 +17,7 @@ from vidsynth.errors import BadOption, IncompatibleStages, PluginError, UnknownN
 from vidsynth.kinds import Conditions, Extractor
 from vidsynth.several import Several, several
 from vidsynth.stream import Chunk
+from vidsynth.subject import load_subject
 from vidsynth.testing import sliding_labels, waving_person
 
 RECIPE = """
@@ -153,6 +154,7 @@ def test_a_transfer_trained_on_several_resumes_and_renders(installed: None, tmp_
         made.num_frames == 20
         and made.subject.card.channels == waving_person(1, 8, 8).draw(8, 8).shape[1] + 2
     )
+    assert load_subject(tmp_path / "one").card.trained == made.subject.card.trained
     kind = made.subject.conditions().kinds[0]
     assert issubclass(kind, Several) and kind.kinds == (PoseSequence, LabelMaps)
     jobs.render(tmp_path / "one", source, tmp_path / "again.mp4", audio="none", device="cpu")

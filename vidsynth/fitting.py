@@ -184,12 +184,16 @@ def taught(
         had = {"steps": run.step, "seconds": run.seconds, "scores": tuple(run.scores)}
         return replace(card, trained=now, **had)
 
+    kept: list[SubjectCard] = []
+
     def keep(weights: Mapping[str, Tensor], run: Run) -> None:
         save_weights(folder, weights)
-        save_card(folder, after(run))
+        kept[:] = [after(run)]
+        save_card(folder, kept[0])
 
     run = train(objective, samples, folder / TRAINING, keep=keep, **how)
-    return Subject(folder, after(run))
+    # The very card that was saved: what is kept of a rendering goes by it.
+    return Subject(folder, kept[0] if kept else after(run))
 
 
 @contextmanager
