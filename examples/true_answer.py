@@ -1,6 +1,6 @@
 """How close a transfer comes to the truth, in a world that knows it.
 
-    python examples/true_answer.py --world puppet --minutes 4 --frames 750
+    python examples/true_answer.py --world puppet --minutes 4 --size 256 --frames 750 --driven 150
 
 The world films a source (identity A, motion 1) and a target (identity B, motion 2); vidsynth makes
 B do motion 1; and the world films what that really looks like. Beside the transfer stand the
@@ -59,9 +59,10 @@ def nearest(wanted: Conditioning, training: Conditioning) -> Tensor:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure a transfer against the truth.")
     parser.add_argument("--world", choices=sorted(WORLDS), default="puppet")
-    parser.add_argument("--minutes", type=float, default=1.0, help="of training")
-    parser.add_argument("--size", type=int, default=256, help="pixels")
-    parser.add_argument("--frames", type=int, default=300, help="of the target film")
+    parser.add_argument("--minutes", type=float, default=0.5, help="of training")
+    parser.add_argument("--size", type=int, default=160, help="pixels")
+    parser.add_argument("--frames", type=int, default=150, help="of the target film")
+    parser.add_argument("--driven", type=int, default=50, help="frames of the source film")
     parser.add_argument(
         "--seeds",
         type=int,
@@ -78,11 +79,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        source = film(folder / "source.mp4", world, source_id, source_motion, 150, args.size)
+        source = film(
+            folder / "source.mp4", world, source_id, source_motion, args.driven, args.size
+        )
         target = film(
             folder / "target.mp4", world, target_id, target_motion, args.frames, args.size
         )
-        truth_film = film(folder / "truth.mp4", world, target_id, source_motion, 150, args.size)
+        truth_film = film(
+            folder / "truth.mp4", world, target_id, source_motion, args.driven, args.size
+        )
         made = vidsynth.transfer(
             source,
             target,

@@ -68,7 +68,7 @@ def test_a_command_takes_exactly_what_its_job_takes(name: str) -> None:
 def test_flags_reach_the_job(calls: list[tuple[Any, ...]]) -> None:
     line = """transfer a.mp4 b.mp4 -o c.mp4 --recipe dance --preset draft --size 128 --budget 1m30s
         --start 0:05 --end 10s --audio none --device cpu --seed 3 --side-by-side --overwrite
-        --person 2 --steadiness 0.2 --no-provenance --certificate me.pem
+        --person 2 --steadiness 0.2 --no-provenance --certificate me.pem --consent agreed
         -s generator.filters=8 -s training.batch=1"""
     result = run(*line.split())
     assert result.exit_code == 0, result.output
@@ -95,6 +95,7 @@ def test_flags_reach_the_job(calls: list[tuple[Any, ...]]) -> None:
         "overwrite": True,
         "provenance": False,
         "certificate": Path("me.pem"),
+        "consent": "agreed",
         "fps": None,
         "settings": ("generator.filters=8", "training.batch=1"),
     }

@@ -12,7 +12,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from vidsynth import jobs, video
+from vidsynth import jobs, provenance, video
 from vidsynth.cli import main
 from vidsynth.clip import Clip
 from vidsynth.conditioning import PoseSequence
@@ -99,6 +99,7 @@ def test_transfer_writes_the_targets_person_in_the_sources_time(clips, tmp_path)
         tmp_path / "out.mp4",
         steps=30,
         size=96,
+        consent="Agreed to by the puppet.",
         settings=SMALL,
         reporter=told,
     )
@@ -121,6 +122,8 @@ def test_transfer_writes_the_targets_person_in_the_sources_time(clips, tmp_path)
     assert settings["steps"] == 30
     card = json.loads((made.subject.folder / "subject.json").read_text())
     assert card["steps"] == 30
+    facts = provenance.inspect(tmp_path / "out.mp4").facts
+    assert facts is not None and facts["consent"] == card["consent"] == "Agreed to by the puppet."
     assert (made.subject.folder / "training" / "preview.png").stat().st_size > 1000
 
     # A second transfer to the same target trains nothing and gives the same picture.

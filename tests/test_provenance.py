@@ -12,6 +12,7 @@ import av
 import pytest
 import torch
 from click.testing import CliRunner
+from tiny import tiny_card
 
 from vidsynth import provenance, video
 from vidsynth.cli import main
@@ -19,6 +20,7 @@ from vidsynth.clip import Clip
 from vidsynth.errors import BadOption, UnsupportedVideo
 from vidsynth.report import Reporter
 from vidsynth.stream import Chunk
+from vidsynth.subject import Subject, save_card, with_consent
 
 FACTS = provenance.facts(recipe="dance", source={"name": "a 'b'.mp4", "hash": "12"})
 
@@ -118,6 +120,38 @@ def test_without_c2pa_the_file_still_says_it_and_the_user_is_told(
         provenance.sign(film, FACTS, certificate=film)
     provenance.sign_and_tell(film, None, None, reporter)
     assert "does not say that it is synthetic" in lines[1]
+
+
+def test_a_statement_of_consent_is_words_or_a_file_of_them(tmp_path: Path) -> None:
+    words = "Ada Lovelace agreed on 2 March, for this film alone."
+    (tmp_path / "agreed.txt").write_text(f"{words}\n")
+    assert provenance.consent_in(None) == ""
+    assert provenance.consent_in(words) == words
+    assert provenance.consent_in(f"{words} " * 20) == (f"{words} " * 20).strip()  # no file's name
+    for given in (tmp_path / "agreed.txt", str(tmp_path / "agreed.txt")):
+        assert provenance.consent_in(given) == words
+    (tmp_path / "picture.txt").write_bytes(b"\xff\xd8")
+    for given, said in (
+        (tmp_path / "nothing.txt", "cannot be read"),
+        (tmp_path / "picture.txt", "cannot be read"),
+        ("  ", "holds 0 characters"),
+        ("x" * 5000, "holds 5000 characters"),
+    ):
+        with pytest.raises(BadOption, match=said):
+            provenance.consent_in(given)
+
+
+def test_a_subject_and_its_films_tell_of_consent(tmp_path: Path) -> None:
+    subject = Subject(tmp_path, tiny_card(target="ada.mp4", trained="2026-03-02T10:00:00Z"))
+    assert "consent" not in provenance.about(subject.card, None)
+    save_card(tmp_path, subject.card)
+    assert "no statement" in CliRunner().invoke(main, ["inspect", str(tmp_path)]).output
+    agreed = with_consent(subject, "Ada agreed.")
+    assert with_consent(agreed, "") is agreed  # a later training takes nothing back
+    assert provenance.about(agreed.card, None)["consent"] == "Ada agreed."
+    said = CliRunner().invoke(main, ["inspect", str(tmp_path)]).output
+    for fact in ('consent = "Ada agreed."', 'name = "ada.mp4"', "2026-03-02T10:00:00Z"):
+        assert fact in said
 
 
 def test_inspect_says_what_there_is(film: Path, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vidsynth.checksums import checksum
 from vidsynth.errors import BadSubject
 from vidsynth.files import writing
 from vidsynth.kinds import Objective
@@ -84,30 +84,6 @@ def save_state(folder: Path, objective: Objective, ema: Mapping[str, Tensor], ru
         temporary.open("wb") as file,
     ):
         torch.save(state, file)
-
-
-def checksum(state: object) -> str:
-    """SHA-256 of nested dicts, lists, numbers, strings and tensors: 64 hexadecimal digits."""
-    digest = hashlib.sha256()
-
-    def add(value: object) -> None:
-        if isinstance(value, Tensor):
-            digest.update(f"{value.dtype}{tuple(value.shape)}".encode())
-            flat = value.detach().cpu().contiguous().reshape(-1)
-            digest.update(flat.view(torch.uint8).numpy().data)
-        elif isinstance(value, Mapping):
-            for key, inner in value.items():
-                digest.update(f"{key!r}:".encode())
-                add(inner)
-        elif isinstance(value, (list, tuple)):
-            digest.update(f"[{len(value)}]".encode())
-            for inner in value:
-                add(inner)
-        else:
-            digest.update(f"{value!r};".encode())
-
-    add(state)
-    return digest.hexdigest()
 
 
 def load_state(

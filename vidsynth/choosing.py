@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from vidsynth import options, registry, retarget, video
+from vidsynth import loading, options, registry, retarget, video
 from vidsynth.clips import ClipOptions
 from vidsynth.conditioning import Conditioning
 from vidsynth.errors import BadOption, IncompatibleStages, NoSubjectFound, PluginError
 from vidsynth.kinds import words_for
 from vidsynth.recipes import Recipe, load_recipe
 from vidsynth.report import Reporter
-from vidsynth.subject import PluginRef
+from vidsynth.subject import PluginRef, build_extractor
 from vidsynth.training import TrainOptions
 
 Settings = Mapping[str, Any] | Sequence[str]
@@ -62,10 +62,9 @@ def _check(recipe: Recipe) -> None:
         resolved_generator(recipe)
         options.build(ClipOptions, recipe.clips, where="clips")
         return
-    resolved_plugins(recipe)
-    extractor: Any = registry.load("extractor", recipe.extractor)
+    extractor = build_extractor(resolved_plugins(recipe)[0])
     retarget.check_options(extractor.produces, recipe.retarget)
-    _check_pair(recipe, extractor.produces, registry.load("generator", recipe.generator))
+    _check_pair(recipe, extractor.produces, loading.load("generator", recipe.generator))
 
 
 def _check_pair(recipe: Recipe, kind: type[Conditioning], generator: Any) -> None:
@@ -95,7 +94,7 @@ def _suitable_recipe(target: Path) -> str:
     clip = video.read_frames_at(target, [seconds * (i + 0.5) / 12 for i in range(12)] + [0.0])
 
     def seen_by(name: str) -> Conditioning:
-        plugin: Any = registry.load("extractor", name)
+        plugin: Any = loading.load("extractor", name)
         return plugin().extract(iter([clip])).__next__()
 
     face = seen_by("face")
@@ -133,7 +132,7 @@ def resolved_generator(recipe: Recipe) -> PluginRef:
 
 
 def _resolved(kind: registry.Kind, name: str, values: Mapping[str, Any]) -> PluginRef:
-    plugin: Any = registry.load(kind, name)
+    plugin: Any = loading.load(kind, name)
     return PluginRef.of(kind, name, options.build(plugin.Options, values, where=kind))
 
 
@@ -162,7 +161,7 @@ def offering(need: Need) -> list[tuple[Literal["extract", "stage"], str, str]]:
     for key, part in keys:
         for name in registry.names(part):
             try:
-                plugin: Any = registry.load(part, name)
+                plugin: Any = loading.load(part, name)
             except PluginError:  # one that cannot be imported cannot help
                 continue
             gives = (plugin.produces,) if key == "extract" else plugin.gives

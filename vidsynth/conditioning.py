@@ -1,7 +1,4 @@
-"""What a generator is told about each frame: skeletons, faces, labels, text, the plate.
-
-Classes are in `vidsynth.classes`.
-"""
+"""What a generator is told about each frame: bodies, faces, labels, text; `classes` has more."""
 
 from __future__ import annotations
 
@@ -16,6 +13,7 @@ import torch
 from torch import Tensor
 
 from vidsynth import bodies, correspondence, drawing, faces
+from vidsynth.checksums import checksum
 from vidsynth.correspondence import Head, Warp
 from vidsynth.errors import UnsupportedVideo
 
@@ -53,6 +51,12 @@ class Conditioning(ABC):
 
     def __len__(self) -> int:
         return len(getattr(self, self.per_frame[0]))
+
+    def tensors(self) -> list[Tensor]:
+        """Every tensor that has one entry per frame."""
+        values = [getattr(self, name) for name in self.per_frame]
+        found = [t for v in values for t in (v.values() if isinstance(v, Mapping) else [v])]
+        return [tensor for tensor in found if tensor is not None]
 
     def __getitem__(self, key: slice | Tensor) -> Self:
         """The frames of a slice, or of a LongTensor of indices."""
@@ -100,8 +104,7 @@ class Conditioning(ABC):
         return {"kind": self.kind, "frames": len(self), "size": list(self.size)}
 
     def features(self) -> Tensor:
-        """(T, F) float32: position-free description of each frame; the Euclidean distance of two
-        rows says how unlike they are."""
+        """(T, F) float32: position-free; the distance of two rows says how unlike frames are."""
         raise ValueError(f"{self.kind} offers no features")
 
     def steadied(self, pts: Tensor, rest_seconds: float) -> Self:
@@ -127,10 +130,8 @@ class Conditioning(ABC):
         """
         raise ValueError(f"{self.kind} offers no correspondence")
 
-    def save(self, path: Path, **extra: str) -> None:
-        """Write a .safetensors file; `extra` strings go into its metadata."""
-        from safetensors.torch import save_file
-
+    def packed(self) -> tuple[dict[str, Tensor], Any]:
+        """All it holds: tensors by name, and what else there is, JSON-able."""
         tensors: dict[str, Tensor] = {}
         plain: dict[str, Any] = {}
         for f in fields(self):  # pyright: ignore[reportArgumentType]
@@ -141,7 +142,26 @@ class Conditioning(ABC):
                 tensors |= {f"{f.name}.{k}": v.contiguous() for k, v in value.items()}
             elif value is not None:
                 plain[f.name] = value
-        save_file(tensors, path, {"kind": self.kind, "plain": json.dumps(plain), **extra})
+        return tensors, plain
+
+    @classmethod
+    def unpacked(cls, tensors: Mapping[str, Tensor], plain: Any) -> Self:
+        """What `packed` gave, put together again; lists come as tuples."""
+        values: dict[str, Any] = dict(plain)
+        values |= {name: tuple(v) for name, v in values.items() if isinstance(v, list)}
+        for key, tensor in tensors.items():
+            name, _, member = key.partition(".")
+            (values.setdefault(name, {}) if member else values)[member or name] = tensor
+        return cls(**values)
+
+    def save(self, path: Path, **extra: str) -> None:
+        """Write a .safetensors file; `extra` strings go into its metadata."""
+        from safetensors.torch import save_file
+
+        tensors, plain = self.packed()
+        told = {"kind": self.kind, "plain": json.dumps(plain)}
+        told["checksum"] = checksum([sorted(tensors.items()), told["plain"]])
+        save_file(tensors, path, {**told, **extra})
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -164,19 +184,13 @@ class Conditioning(ABC):
             if metadata.get("kind") != cls.kind:
                 raise UnsupportedVideo(
                     f"{path} holds {metadata.get('kind', 'no')!r} conditioning, not {cls.kind!r}; "
-                    "extract it again with the extractor of this recipe"
+                    "extract it again with the recipe's extractor"
                 )
-            values: dict[str, Any] = {
-                name: tuple(value) if isinstance(value, list) else value
-                for name, value in json.loads(metadata["plain"]).items()
-            }
-            for key in file.keys():  # noqa: SIM118 - a safetensors handle is no mapping
-                name, _, member = key.partition(".")
-                if member:
-                    values.setdefault(name, {})[member] = file.get_tensor(key)
-                else:
-                    values[name] = file.get_tensor(key)
-        return cls(**values)
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        found = checksum([sorted(tensors.items()), metadata["plain"]])
+        if metadata.get("checksum", found) != found:  # older files have none
+            raise ValueError("its checksum is wrong")
+        return cls.unpacked(tensors, json.loads(metadata["plain"]))
 
 
 def _each(function: Callable[..., Tensor], *values: Any) -> Any:
@@ -189,21 +203,11 @@ def _each(function: Callable[..., Tensor], *values: Any) -> Any:
 
 
 def _shift(points: Tensor | None, x0: float, y0: float) -> Tensor | None:
-    if points is None:
-        return None
-    shifted = points.clone()
-    shifted[..., 0] -= x0
-    shifted[..., 1] -= y0
-    return shifted
+    return None if points is None else points - points.new_tensor([x0, y0, 0.0])
 
 
 def _stretch(points: Tensor | None, sx: float, sy: float) -> Tensor | None:
-    if points is None:
-        return None
-    stretched = points.clone()
-    stretched[..., 0] *= sx
-    stretched[..., 1] *= sy
-    return stretched
+    return None if points is None else points * points.new_tensor([sx, sy, 1.0])
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -324,7 +328,7 @@ class FaceSequence(Conditioning):
         return replace(
             self,
             landmarks=_shift(self.landmarks, x0, y0),
-            translation=_shift(self.translation, x0, y0),
+            translation=self.translation - self.translation.new_tensor([x0, y0]),
             frame_size=(y1 - y0, x1 - x0),
         )
 
@@ -336,7 +340,7 @@ class FaceSequence(Conditioning):
         return replace(
             self,
             landmarks=landmarks,
-            translation=_stretch(self.translation, sx, sy),
+            translation=self.translation * self.translation.new_tensor([sx, sy]),
             scale=self.scale * (sx * sy) ** 0.5,
             frame_size=(height, width),
         )

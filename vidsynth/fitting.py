@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -177,14 +178,20 @@ def taught(
     """Train, keeping weights and card in the folder as it goes; `how` is as of `training.train`."""
 
     def after(run: Run) -> SubjectCard:
-        return replace(card, steps=run.step, seconds=run.seconds, scores=tuple(run.scores))
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        had = {"steps": run.step, "seconds": run.seconds, "scores": tuple(run.scores)}
+        return replace(card, trained=now, **had)
+
+    kept: list[SubjectCard] = []
 
     def keep(weights: Mapping[str, Tensor], run: Run) -> None:
         save_weights(folder, weights)
-        save_card(folder, after(run))
+        kept[:] = [after(run)]
+        save_card(folder, kept[0])
 
     run = train(objective, samples, folder / TRAINING, keep=keep, **how)
-    return Subject(folder, after(run))
+    # The very card that was saved: what is kept of a rendering goes by it.
+    return Subject(folder, kept[0] if kept else after(run))
 
 
 @contextmanager
@@ -212,7 +219,8 @@ def going_on(card: SubjectCard, existing: Subject | None) -> SubjectCard:
     if existing is None:
         return card
     had = existing.card
-    return replace(card, steps=had.steps, seconds=had.seconds, scores=had.scores)
+    kept = {name: getattr(had, name) for name in ("steps", "seconds", "scores", "trained")}
+    return replace(card, consent=had.consent, **kept)
 
 
 def limit_of(budget: float | None, steps: int | None, training: TrainOptions) -> Budget:

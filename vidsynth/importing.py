@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from vidsynth import registry
+from vidsynth import loading
 from vidsynth.errors import OutputExists
 from vidsynth.subject import (
     WEIGHTS,
@@ -42,7 +42,7 @@ def import_weights(weights: str | Path, subject: str | Path, *, overwrite: bool 
             "the folder if you want to keep them, and add --overwrite to replace them"
         )
     name = opened.card.generator.name
-    plugin: Any = registry.load("generator", name)
+    plugin: Any = loading.load("generator", name)
     values, state = plugin.read_published(Path(weights))
     generator = PluginRef.of("generator", name, values)
     build_generator(generator, opened.conditions()).load_weights(state)  # refuses what cannot fit

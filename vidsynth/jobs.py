@@ -13,9 +13,9 @@ from torch import Tensor
 from vidsynth import (
     devices,
     drawing,
+    loading,
     options,
     pictures,
-    registry,
     retarget,
     stages,
     stream,
@@ -32,11 +32,11 @@ from vidsynth.fitting import fit
 from vidsynth.given import as_given, in_colours, maps_as_source
 from vidsynth.kinds import Given
 from vidsynth.outputs import check_outputs, refuse_inputs, write_settings
-from vidsynth.provenance import about
+from vidsynth.provenance import about, consent_in
 from vidsynth.report import Reporter
 from vidsynth.steady import STEADINESS
 from vidsynth.stream import Chunk, StageReport
-from vidsynth.subject import PluginRef, Subject, build_extractor, load_subject
+from vidsynth.subject import PluginRef, Subject, build_extractor, load_subject, with_consent
 from vidsynth.tracking import Tracked, track
 
 Audio = Literal["source", "target", "none"]
@@ -79,6 +79,7 @@ def transfer(
     overwrite: bool = False,
     provenance: bool = True,
     certificate: str | Path | None = None,
+    consent: str | Path | None = None,
     fps: float | None = None,
     settings: Settings = (),
     reporter: Reporter | None = None,
@@ -108,6 +109,8 @@ def transfer(
         overwrite: replace an output that exists.
         provenance: write into the output that it is synthetic, and from what (vidsynth.provenance).
         certificate: PEM file to sign that with, instead of one made for this machine.
+        consent: what the person in `target` agreed to, as words or a text file of them; it is
+            kept in the subject, and told by every film of it.
         fps: frames per second of videos that are folders of pictures, by default 25.
         settings: changes to the recipe, nested or as "generator.filters=48" strings.
         reporter: told of progress.
@@ -118,6 +121,7 @@ def transfer(
     source, target, output = Path(source), Path(target), Path(output)
     reporter = reporter or Reporter()
     check_outputs(output, codec, overwrite, inputs=(source, target))
+    agreed = consent_in(consent)
     for path in (source, target):
         video.probe(path)
     rate = _rate(fps, (source, target), reporter)
@@ -148,7 +152,7 @@ def transfer(
         reporter=reporter,
     )
     return render(
-        trained,
+        with_consent(trained, agreed),
         source,
         output,
         audio=audio,
@@ -185,6 +189,7 @@ def train(
     person: int | None = None,
     device: str = "auto",
     seed: int = 0,
+    consent: str | Path | None = None,
     fps: float | None = None,
     settings: Settings = (),
     reporter: Reporter | None = None,
@@ -205,7 +210,7 @@ def train(
     """
     reporter = reporter or Reporter()
     target = Path(target)
-    given = as_given(labels, instances)
+    given, agreed = as_given(labels, instances), consent_in(consent)
     by_class = learns_from_clips(recipe, target)
     if by_class and (given or fps or person):
         raise BadOption(
@@ -221,10 +226,11 @@ def train(
         recipe, preset, generator, size, person, settings, target, device, reporter
     )
     if by_class:
-        return fit_clips(
+        trained = fit_clips(
             target, Path(output), chosen, budget, steps, device=device, seed=seed, reporter=reporter
         )
-    return fit(
+        return with_consent(trained, agreed)
+    trained = fit(
         target,
         Path(output),
         chosen,
@@ -236,6 +242,7 @@ def train(
         seed=seed,
         reporter=reporter,
     )
+    return with_consent(trained, agreed)
 
 
 def render(
@@ -382,7 +389,7 @@ def extract(
     if preview:
         refuse_inputs(Path(preview), [path, output])
         video.check_output(preview, overwrite)
-    plugin = registry.load("extractor", extractor)
+    plugin = loading.load("extractor", extractor)
     values = dict(nested(settings).get("extractor", {}))
     if person is not None:
         values["person"] = person

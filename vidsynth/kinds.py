@@ -21,6 +21,7 @@ from vidsynth.classes import Noise
 from vidsynth.clip import Clip, VideoSpec
 from vidsynth.conditioning import Conditioning, Exemplars, TextEmbedding
 from vidsynth.errors import BadOption, BadSubject, IncompatibleStages
+from vidsynth.several import Several
 from vidsynth.stream import Chunk
 
 # B batch, T frames, C channels, H, W pixels
@@ -291,7 +292,9 @@ class Generator(Plugin):
 
     @classmethod
     def takes(cls, kind: type[Conditioning]) -> bool:
-        """Whether it can be conditioned on this kind."""
+        """Whether it can be conditioned on this kind; on several together where on each."""
+        if issubclass(kind, Several) and kind.kinds:
+            return all(map(cls.takes, kind.kinds))
         if Conditioning in cls.accepts and kind.drawable:
             return True
         return issubclass(kind, tuple(k for k in cls.accepts if k is not Conditioning))

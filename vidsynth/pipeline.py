@@ -29,7 +29,7 @@ from typing import Any, Literal
 
 import torch
 
-from vidsynth import devices, options, registry, retarget, stages, stream, video
+from vidsynth import devices, loading, options, retarget, stages, stream, video
 from vidsynth.choosing import Kinds, Need, meets, offering
 from vidsynth.clip import VideoSpec
 from vidsynth.conditioning import Conditioning
@@ -85,22 +85,22 @@ def extract(name: str, **values: Any) -> Link:
 
     Raises UnknownName, BadOption, PluginError.
     """
-    plugin: Any = registry.load("extractor", name)
+    plugin: Any = loading.load("extractor", name)
     built = plugin(options.build(plugin.Options, values, where=name))
     return Link(
         name=f"extract {name!r}",
         make=lambda *_: stages.extracting(built),
-        gives=(plugin.produces,),
+        gives=(built.produces,),
     )
 
 
 def stage(name: str, **values: Any) -> Link:
     """The stage plugin `name`. Raises UnknownName, BadOption, PluginError."""
-    plugin: Any = registry.load("stage", name)
+    plugin: Any = loading.load("stage", name)
     built = plugin(options.build(plugin.Options, values, where=name))
     return Link(
         name=f"stage {name!r}",
-        make=lambda *_: built.process,
+        make=lambda *_: stages.processing(built),
         needs=plugin.needs,
         gives=plugin.gives,
     )
@@ -148,7 +148,7 @@ def generate(name: str, **values: Any) -> Link:
         IncompatibleStages: it has to be trained first.
         UnknownName, BadOption, PluginError: as of plugins.
     """
-    plugin: Any = registry.load("generator", name)
+    plugin: Any = loading.load("generator", name)
     if not plugin.pretrained:
         raise IncompatibleStages(
             f"the generator {name!r} paints with the weights of a subject; train one with "

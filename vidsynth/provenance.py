@@ -28,6 +28,8 @@ from vidsynth.subject import SubjectCard
 
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 SENTENCE = "Synthetic media: made with vidsynth, not filmed."
+MOST_WORDS = 4000
+"""Characters of a statement of consent: it goes into every film."""
 _TYPES = {".mp4": "video/mp4", ".m4v": "video/mp4", ".mov": "video/quicktime"}
 
 
@@ -51,12 +53,50 @@ def facts(**about: Any) -> dict[str, Any]:
 def about(card: SubjectCard, source: Path | None) -> dict[str, Any]:
     """What is to be said of a subject's rendering that `source` drives, or no video."""
     driving = source and {"name": source.name, "hash": video.content_hash(source)}
+    agreed = {"consent": card.consent} if card.consent else {}
     return facts(
+        **agreed,
         recipe=card.recipe,
         generator=f"{card.generator.name} ({card.generator.version})",
         source=driving,
         target={"name": card.target, "hash": card.target_hash},
     )
+
+
+def about_subject(card: SubjectCard) -> dict[str, Any]:
+    """What a subject says of itself."""
+    return {
+        "recipe": card.recipe,
+        "generator": f"{card.generator.name} ({card.generator.version})",
+        "target": {"name": card.target, "hash": card.target_hash},
+        "trained": card.trained or None,
+        "steps": card.steps,
+        "consent": card.consent or "no statement was given",
+    }
+
+
+def consent_in(consent: str | Path | None) -> str:
+    """A statement of consent, given as it is or as a text file; empty where there is none.
+
+    Raises BadOption: the file cannot be read, or it says nothing, or more than a statement does.
+    """
+    if consent is None:
+        return ""
+    said = str(consent)
+    if isinstance(consent, Path) or os.path.isfile(said):
+        try:
+            said = Path(said).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadOption(
+                f"--consent {consent}: cannot be read as text ({error}); name a text file, or give "
+                "the statement itself"
+            ) from error
+    if not 0 < len(said.strip()) <= MOST_WORDS:
+        raise BadOption(
+            f"--consent holds {len(said.strip())} characters; say in 1 to {MOST_WORDS} who agreed "
+            "to what, and when"
+        )
+    return said.strip()
 
 
 def as_metadata(told: Mapping[str, Any]) -> dict[str, str]:

@@ -20,6 +20,7 @@ from vidsynth.errors import BadOption, BadSubject, NoSubjectFound, UnsupportedVi
 from vidsynth.options import build
 from vidsynth.retarget_body import BodyRetarget, retarget_body, summarise_body
 from vidsynth.retarget_face import FaceRetarget, retarget_face, summarise_face, unfamiliar
+from vidsynth.several import Several
 
 __all__ = [
     "BodyRetarget",
@@ -117,6 +118,11 @@ def summarise(sequence: Conditioning) -> dict[str, Any]:
     Raises:
         NoSubjectFound: nobody is seen in the whole sequence.
     """
+    if isinstance(sequence, Several):
+        return summarise(sequence.lead) | {
+            "kind": sequence.kind,
+            "members": [summarise(member) for member in sequence.members],
+        }
     summary = sequence.summarise()
     if not isinstance(sequence, (PoseSequence, FaceSequence)):
         return summary
@@ -166,6 +172,13 @@ def retarget(
             f"the subject was trained on {target_summary.get('kind')!r} conditioning and the "
             f"source carries {source.kind!r}; extract the source with the subject's own extractor"
         )
+    if isinstance(source, Several):
+        return _several(source, target_summary, options, rest)
+    for key in ("size", *_needed(source)):
+        if key not in target_summary:
+            raise BadSubject(
+                f"the subject's summary lacks {key!r}; train the subject again with this version"
+            )
     if not isinstance(source, (PoseSequence, FaceSequence)):
         if isinstance(options, Mapping):
             check_options(type(source), options)
@@ -177,12 +190,6 @@ def retarget(
             f"the source's {source.kind} was seen in none of its {len(source)} frames; "
             "use a clip that shows it clearly"
         )
-    body = isinstance(source, PoseSequence)
-    for key in ("size", "bank", *(("stances", "overhang") if body else ("neutral", "ranges"))):
-        if key not in target_summary:
-            raise BadSubject(
-                f"the subject's summary lacks {key!r}; train the subject again with this version"
-            )
     if isinstance(source, PoseSequence):
         moved, reasons = retarget_body(source, target_summary, _checked(BodyRetarget, options))
     else:
@@ -190,6 +197,39 @@ def retarget(
         chosen = _checked(FaceRetarget, options)
         moved, reasons = retarget_face(source, target_summary, chosen, rest=own)
     return Retargeted(moved, _range_report(moved, reasons, target_summary))
+
+
+def _several(
+    source: Several,
+    target_summary: Mapping[str, Any],
+    options: Options | Mapping[str, Any] | None,
+    rest: Conditioning | None,
+) -> Retargeted:
+    """Each member as it would be alone; the options are the first one's, and so is the report."""
+    known = target_summary.get("members", ())
+    if len(known) != len(source.members):
+        raise BadSubject(
+            f"the subject's summary is of {len(known)} kinds of conditioning and the source has "
+            f"{len(source.members)}; train the subject again"
+        )
+    rests = rest.members if isinstance(rest, Several) else [None] * len(source.members)
+    told: list[Any] = [options, *[None] * (len(source.members) - 1)]
+    moved = [
+        retarget(member, summary, chosen, rest=own)
+        for member, summary, chosen, own in zip(source.members, known, told, rests, strict=True)
+    ]
+    reasons = {name: rows for made in reversed(moved) for name, rows in made.report.reasons.items()}
+    sequence = replace(source, members=tuple(made.sequence for made in moved))
+    return Retargeted(sequence, replace(moved[0].report, reasons=reasons))
+
+
+def _needed(source: Conditioning) -> tuple[str, ...]:
+    """Of a summary, beside the size."""
+    if isinstance(source, PoseSequence):
+        return "bank", "stances", "overhang"
+    if isinstance(source, FaceSequence):
+        return "bank", "neutral", "ranges"
+    return ("num_classes", "classes", "instances") if isinstance(source, LabelMaps) else ()
 
 
 def range_report(face: FaceSequence, target_summary: Mapping[str, Any]) -> RangeReport:
@@ -263,7 +303,9 @@ def refuse_another_shape(
 
 def check_options(kind: type[Conditioning], options: Mapping[str, Any]) -> None:
     """Raises what `retarget` would for these options, before there is a source."""
-    if issubclass(kind, PoseSequence):
+    if issubclass(kind, Several) and kind.kinds:
+        check_options(kind.kinds[0], options)
+    elif issubclass(kind, PoseSequence):
         _checked(BodyRetarget, options)
     elif issubclass(kind, FaceSequence):
         _checked(FaceRetarget, options)

@@ -352,6 +352,7 @@ _CHAIN = (
     *((side + 27, side + 25, "shin") for side in (0, 1)),
     *((side + tip, side + 27, "foot") for side in (0, 1) for tip in (29, 31)),
 )
+NUM_LIMBS = len(_CHAIN)
 
 
 def _with_middles(points_TK3: Tensor) -> Tensor:

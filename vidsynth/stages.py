@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from time import perf_counter
 
@@ -16,7 +16,7 @@ from vidsynth.devices import autocast
 from vidsynth.errors import PluginError, VidsynthError
 from vidsynth.exemplars import Before, Gallery, plan
 from vidsynth.kept import KeptFrames
-from vidsynth.kinds import Conditions, Extractor, Generator
+from vidsynth.kinds import Conditions, Extractor, Generator, Plugin, StagePlugin
 from vidsynth.steady import steadier
 from vidsynth.stream import Chunk, Stage
 
@@ -46,16 +46,78 @@ def extracting(extractor: Extractor) -> Stage:
                 yield chunk.clip
 
         for signal in extractor.extract(clips()):
-            if not held or len(signal) != len(held[0]):
-                wanted = len(held[0]) if held else 0
-                raise PluginError(
-                    f"{type(extractor).__name__} gave {len(signal)} frames for a clip of {wanted}; "
-                    "it must give one conditioning per clip, of the same length: report it to "
-                    "the plugin's author"
-                )
+            _check_signal(extractor, signal, held)
             yield held.pop(0).with_signal(signal)
+        _check_end(extractor, _starts(held), chunks)
 
-    return named("extract", stage)
+    return named(f"extract by {type(extractor).__name__}", stage)
+
+
+def _check_signal(extractor: Extractor, signal: Conditioning, held: Sequence[Chunk]) -> None:
+    """Raises PluginError for what is not one conditioning of the next clip's length."""
+    if not isinstance(signal, extractor.produces):
+        raise _broken(extractor, f"{type(signal).__name__} instead of {extractor.produces.kind}")
+    wanted = len(held[0]) if held else 0
+    if {len(part) for part in signal.tensors()} != {wanted}:
+        raise _broken(extractor, f"{len(signal)} frames for a clip of {wanted}")
+    if not all(bool(torch.isfinite(part).all()) for part in signal.tensors()):
+        raise _broken(extractor, "numbers that are none (NaN or infinite)")
+
+
+def _check_clip(generator: Generator, clip: Clip, spec: VideoSpec, held: Sequence[Chunk]) -> None:
+    """Raises PluginError for what is not one clip of the next chunk's length and of this size."""
+    wanted = len(held[0]) if held else 0
+    if not isinstance(clip, Clip):
+        raise _broken(generator, f"{type(clip).__name__} instead of a clip")
+    if len(clip) != wanted:
+        raise _broken(generator, f"{len(clip)} frames for a chunk of {wanted}")
+    if (clip.height, clip.width) != (spec.height, spec.width):
+        raise _broken(
+            generator,
+            f"frames of {clip.width}x{clip.height} instead of {spec.width}x{spec.height}",
+        )
+
+
+def processing(plugin: StagePlugin) -> Stage:
+    """A stage plugin, held to its contract: as many frames come out, at the same times."""
+
+    def stage(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+        waiting: list[float] = []
+
+        def noted() -> Iterator[Chunk]:
+            for chunk in chunks:
+                waiting.extend(chunk.pts.tolist())
+                yield chunk
+
+        for made in plugin.process(noted()):
+            if not isinstance(made, Chunk):
+                raise _broken(plugin, f"{type(made).__name__} instead of a chunk")
+            if made.pts.tolist() != waiting[: len(made)]:
+                raise _broken(plugin, "frames of other times than it took, or more of them")
+            del waiting[: len(made)]
+            yield made
+        _check_end(plugin, waiting, chunks)
+
+    return named(f"stage {type(plugin).__name__}", stage)
+
+
+def _check_end(plugin: Plugin, waiting: Sequence[float], rest: Iterator[Chunk]) -> None:
+    """Raises PluginError where frames were taken and not given, or never asked for."""
+    chunk = None if waiting else next(rest, None)
+    if waiting or chunk is not None:
+        second = waiting[0] if chunk is None else float(chunk.pts[0])
+        raise _broken(plugin, f"nothing from {second:.2f} s on")
+
+
+def _starts(held: Sequence[Chunk]) -> list[float]:
+    return [float(chunk.pts[0]) for chunk in held if len(chunk)]
+
+
+def _broken(plugin: Plugin, what: str) -> PluginError:
+    return PluginError(
+        f"{type(plugin).__name__} gave {what}; that breaks the contract of its kind: report it to "
+        "the plugin's author (vidsynth plugins check says more)"
+    )
 
 
 def conditioning_on(signal: Conditioning) -> Stage:
@@ -145,7 +207,8 @@ def generating(
             with torch.inference_mode(), autocast(device):
                 clip = next(clips, None)
             if clip is None:
-                return
+                return _check_end(generator, _starts(held), chunks)
+            _check_clip(generator, clip, spec, held)
             clip = clip.to("cpu")
             if kept is not None:
                 memory = generator.memory()
@@ -153,7 +216,7 @@ def generating(
                 kept.add(clip.frames, memory, seconds=perf_counter() - began)
             yield held.pop(0).with_clip(clip)
 
-    return named("generate", stage)
+    return named(f"generate by {type(generator).__name__}", stage)
 
 
 def steadying(steadiness: float) -> Stage:

@@ -75,6 +75,8 @@ class Chunk:
 
 
 Stage = Callable[[Iterator[Chunk]], Iterator[Chunk]]
+GRACE = 10.0
+"""Seconds that stages have to end after Ctrl-C."""
 
 
 @dataclass(slots=True)
@@ -87,6 +89,8 @@ class StageReport:
     """Time in the stage itself, waiting for neighbours excluded."""
     second: float = 0.0
     """Presentation time of the last chunk it took."""
+    busy_since: float | None = None
+    """While it is at work itself, on the clock of `perf_counter`."""
 
     @property
     def place(self) -> str:
@@ -125,7 +129,8 @@ def run(
     Raises:
         StageFailed: a stage raised something foreign; the message names stage, frame and second.
         VidsynthError: a stage's own error, with a note naming the same three.
-        KeyboardInterrupt: re-raised after every thread has stopped.
+        KeyboardInterrupt: re-raised after every thread has stopped; a stage that has not within
+            GRACE seconds is left behind, and named in a note.
     """
     line = _Line(prefetch)
     chunks = line.timed("read", lambda _: iter(source), iter(()))
@@ -152,8 +157,14 @@ def run(
     report = line.reports[-1]
     try:
         next(end, None)
-    finally:
+    except KeyboardInterrupt as stopped:
+        for note in line.stop(within=GRACE):
+            stopped.add_note(note)
+        raise
+    except BaseException:
         line.stop()
+        raise
+    line.stop()
     return line.reports
 
 
@@ -186,9 +197,10 @@ class _Line:
         def pulled() -> Iterator[Chunk]:
             nonlocal waited
             while True:
-                began = perf_counter()
+                began, report.busy_since = perf_counter(), None
                 chunk = next(incoming, None)
-                waited += perf_counter() - began
+                report.busy_since = perf_counter()
+                waited += report.busy_since - began
                 if chunk is None:
                     return
                 report.second = float(chunk.pts[0]) if len(chunk) else report.second
@@ -198,6 +210,7 @@ class _Line:
             outgoing = stage(pulled())
             while True:
                 began, waited_before = perf_counter(), waited
+                report.busy_since = began
                 try:
                     chunk = next(outgoing, None)
                 except Interrupted:  # says by itself how far it came
@@ -213,6 +226,7 @@ class _Line:
                     ) from error
                 finally:
                     report.busy_seconds += perf_counter() - began - (waited - waited_before)
+                    report.busy_since = None
                 if chunk is None:
                     return
                 report.frames += len(chunk)
@@ -244,7 +258,9 @@ class _Line:
                 put(_Failure(error))
             chunks.close()  # pyright: ignore[reportAttributeAccessIssue]
 
-        thread = threading.Thread(target=work, name=f"vidsynth-{self.reports[-1].name}")
+        # A stage that hangs must not keep the process from ending.
+        name = f"vidsynth-{self.reports[-1].name}"
+        thread = threading.Thread(target=work, name=name, daemon=True)
         self._threads.append(thread)
 
         def received() -> Iterator[Chunk]:
@@ -262,8 +278,17 @@ class _Line:
 
         return received()
 
-    def stop(self) -> None:
+    def stop(self, *, within: float | None = None) -> list[str]:
+        """End the threads; a sentence of each stage that does not end within so many seconds."""
         self._stopping.set()
+        until = None if within is None else perf_counter() + within
         for thread in self._threads:
             if thread.ident is not None:
-                thread.join()
+                thread.join(None if until is None else max(0.0, until - perf_counter()))
+        if not any(thread.is_alive() for thread in self._threads):
+            return []
+        return [
+            f"stage {report.place} has given nothing for {perf_counter() - report.busy_since:.0f} s"
+            for report in self.reports
+            if report.busy_since is not None
+        ]

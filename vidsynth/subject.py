@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from vidsynth import options, registry
+from vidsynth import loading, options, registry, summaries
 from vidsynth.classes import ClassLabel
 from vidsynth.clip import VideoSpec
 from vidsynth.errors import BadSubject, PluginError, UnknownName
@@ -26,6 +26,8 @@ from vidsynth.kinds import Conditions, Discriminator, Extractor, Generator
 from vidsynth.pixels import MOST_PIXELS
 
 FORMAT = 1
+SECTIONS = ("training", "retarget")
+"""Of the recipe, in a card's settings."""
 MOST_CHANNELS = 4096
 """Of a card that is believed: a number in a text must not fill the memory."""
 CARD, WEIGHTS, PLATE, TRAINING = (
@@ -91,6 +93,11 @@ class SubjectCard:
     steps: int = 0
     seconds: float = 0.0
     """Trained so far."""
+    trained: str = ""
+    """When it was last trained: date and time of the world's clock, "2026-03-01T12:30:00Z"."""
+    consent: str = ""
+    """What the person shown agreed to, in the words of who trained it; empty where nothing was
+    said."""
     scores: tuple[Mapping[str, float], ...] = ()
     """Scores while training: seconds, step, then psnr, ssim, l1 of held-out frames, or what else
     its kind of model is judged by."""
@@ -127,7 +134,7 @@ class Subject:
 
     def conditions(self) -> Conditions:
         return Conditions(
-            kinds=(ClassLabel,) if self.card.classes else (type(self.extractor()).produces,),
+            kinds=(ClassLabel,) if self.card.classes else (self.extractor().produces,),
             channels=self.card.channels,
             background=self.card.background,
             exemplars=self.card.exemplars,
@@ -170,17 +177,17 @@ class Subject:
         """The frames that the generator paints from, or None. Raises BadSubject."""
         if not self.card.exemplars:
             return None
-        return Gallery.load(self.folder, type(self.extractor()).produces)
+        return Gallery.load(self.folder, self.extractor().produces)
 
 
 def build_extractor(ref: PluginRef) -> Extractor:
-    """Raises PluginError when it is not installed."""
+    """Raises PluginError when it is not installed, or no extractor."""
     plugin = _installed("extractor", ref)
     return plugin(options.build(plugin.Options, ref.options, where="extractor"))
 
 
 def build_generator(ref: PluginRef, conditions: Conditions) -> Generator:
-    """Raises PluginError when it is not installed."""
+    """Raises PluginError when it is not installed, or no generator."""
     plugin = _installed("generator", ref)
     values = options.build(plugin.Options, ref.options, where="generator")
     return plugin(values, conditions=conditions)
@@ -193,7 +200,7 @@ def build_discriminator(
 
     Raises UnknownName, PluginError.
     """
-    plugin: Any = registry.load("discriminator", name)
+    plugin: Any = loading.load("discriminator", name)
     known = {field.name for field in fields(plugin.Options)}
     chosen = plugin.Options(**{key: v for key, v in settings.items() if key in known})
     return plugin(chosen, condition_channels=condition_channels, num_frames=num_frames)
@@ -201,7 +208,7 @@ def build_discriminator(
 
 def _installed(kind: registry.Kind, ref: PluginRef) -> Any:
     try:
-        return registry.load(kind, ref.name)
+        return loading.load(kind, ref.name)
     except UnknownName as error:
         if not ref.distribution:
             raise
@@ -251,7 +258,7 @@ def _check(card: SubjectCard) -> None:
         if not holds:
             raise ValueError(f"{what} cannot be right")
 
-    texts = (card.recipe, card.fps, card.target, card.target_hash)
+    texts = (card.recipe, card.fps, card.target, card.target_hash, card.trained, card.consent)
     for ref in (card.extractor, card.generator):
         texts += (ref.name, ref.distribution, ref.version)
         need("options", isinstance(ref.options, dict))
@@ -264,6 +271,8 @@ def _check(card: SubjectCard) -> None:
     need("channels", 0 < card.channels <= MOST_CHANNELS and 0 <= card.exemplars <= MOST_CHANNELS)
     need("fps", 0 < Fraction(card.fps) <= 1000)
     need("a section", isinstance(card.summary, dict) and isinstance(card.settings, dict))
+    need("settings", all(isinstance(card.settings.get(n, {}), dict) for n in SECTIONS))
+    summaries.check(card.summary)
     need("background", isinstance(card.background, bool))
     need("steps", card.steps >= 0 and 0 <= float(card.seconds) < float("inf"))
     need("scores", all(isinstance(row, dict) for row in card.scores))
@@ -272,6 +281,15 @@ def _check(card: SubjectCard) -> None:
 def save_card(folder: Path, card: SubjectCard) -> None:
     with writing(folder / CARD) as temporary:
         temporary.write_text(json.dumps(asdict(card), indent=2) + "\n")
+
+
+def with_consent(subject: Subject, statement: str) -> Subject:
+    """The subject with this statement in its card, and as it is where there is none."""
+    if statement in ("", subject.card.consent):
+        return subject
+    card = replace(subject.card, consent=statement)
+    save_card(subject.folder, card)
+    return Subject(subject.folder, card)
 
 
 def save_weights(folder: Path, weights: Mapping[str, Tensor]) -> None:

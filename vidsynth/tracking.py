@@ -1,4 +1,8 @@
-"""What an extractor sees in a whole video: computed once, and kept by the video's content."""
+"""What an extractor sees in a whole video: computed once, and kept by the video's content.
+
+A tracking that broke off begins anew: what an extractor remembers of the frames before lies in its
+generator, and in trackers of other libraries, which let nobody save it. Nothing else is repeated.
+"""
 
 from __future__ import annotations
 
@@ -101,9 +105,12 @@ def track(
         try:
             with safe_open(stored, "pt") as file:
                 pts = torch.tensor(json.loads(file.metadata()["pts"]), dtype=torch.float64)
-            return Tracked(path=path, signal=extractor.produces.load(stored), pts=pts)
+            signal = extractor.produces.load(stored)
+            if len(signal) == len(pts):
+                return Tracked(path=path, signal=signal, pts=pts)
         except (OSError, SafetensorError, KeyError, TypeError, ValueError, VidsynthError):
-            stored.unlink(missing_ok=True)  # damaged: the cache is made again, never believed
+            pass
+        stored.unlink(missing_ok=True)  # damaged: the cache is made again, never believed
 
     shorter = min(info.spec.height, info.spec.width)
     scale = min(1.0, TRACKING_PX / shorter)

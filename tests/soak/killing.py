@@ -9,17 +9,25 @@ from __future__ import annotations
 import os
 import random
 import signal
+import stat
 import sys
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
+import c2pa  # noqa: F401 - these are what a transfer imports, once for all who are killed
 import torch
+import torch._dynamo
+import torch.utils.tensorboard
 from torch import Tensor
 
+import vidsynth.jobs  # noqa: F401
+import vidsynth_plugins.pix2pixhd.objective  # noqa: F401
 from vidsynth import kept, registry
 from vidsynth.cli import main
 from vidsynth.clip import Clip
@@ -28,6 +36,7 @@ from vidsynth.kinds import Extractor
 
 ENDS = ("kill", "power", "term", "int", "clock")
 STEPS = 6
+LOG = "log.txt"
 RECIPE = """
 summary = "A square that is driven by a square."
 size = 32
@@ -79,7 +88,7 @@ class End:
 
     how: str
     after: int
-    """Requests to the file system; for "clock", milliseconds."""
+    """Requests to the file system; for "clock", milliseconds of processor time."""
     seed: int = 0
     """Of what a power cut destroys."""
 
@@ -90,7 +99,7 @@ class Fate:
     def __init__(self, folder: Path, end: End | None) -> None:
         self.count = 0
         self._folder, self._end = str(folder), end
-        self._undo: list[tuple[Path, bytes | None]] = []
+        self.disk = Disk(folder, end.seed if end else 0)
         self._busy = False
 
     def __call__(self, event: str, details: tuple[Any, ...]) -> None:
@@ -105,37 +114,70 @@ class Fate:
         self.count += 1
         if self._end and self._end.how != "clock" and self.count == self._end.after:
             self._finish(self._end.how)
-        if self._end and self._end.how == "power":
-            self._journal(event, path, details)
+        if self._end and self._end.how == "power" and event == "os.rename":
+            self.disk.renamed(Path(path), Path(os.fspath(details[1])))
         self._busy = False
 
-    def _journal(self, event: str, path: str, details: tuple[Any, ...]) -> None:
-        """Renames are lost in a power cut until the folder is told to the disk."""
-        if event == "open" and os.path.isdir(path):
-            self._undo.clear()
-        elif event == "os.rename":
-            there = Path(os.fspath(details[1]))
-            self._undo.append((there, there.read_bytes() if there.is_file() else None))
+    @contextmanager
+    def watched_disk(self) -> Iterator[None]:
+        """Within the block it is known what has reached the disk; no audit tells of that."""
+        before = os.fsync
+
+        def fsync(handle: int) -> None:
+            before(handle)
+            self.disk.reached(handle)
+
+        os.fsync = fsync
+        try:
+            yield
+        finally:
+            os.fsync = before
 
     def _finish(self, how: str) -> None:
         if how in ("term", "int"):
             signal.raise_signal({"term": signal.SIGTERM, "int": signal.SIGINT}[how])
             return
         if how == "power":
-            self._cut_power()
+            self.disk.cut_power()
         os.kill(os.getpid(), signal.SIGKILL)
 
-    def _cut_power(self) -> None:
-        assert self._end is not None
-        rng = random.Random(self._end.seed)
-        for path, before in reversed(self._undo):
-            if rng.random() < 0.5:
-                path.unlink(missing_ok=True)
+
+class Disk:
+    """What a power cut leaves of a folder: what was told to the disk, and parts of the rest.
+
+    Of each file that was written and not synced, some of its beginning; of renames that their
+    folder was not synced after, some, in whatever order.
+    """
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self._folder, self._rng = folder, random.Random(seed)
+        self._began = time.time_ns()
+        self._renames: list[tuple[Path, Path, bytes | None]] = []
+        self._safe: dict[int, tuple[int, int]] = {}
+
+    def renamed(self, here: Path, there: Path) -> None:
+        """Told before it is done."""
+        self._renames.append((here, there, there.read_bytes() if there.is_file() else None))
+
+    def reached(self, handle: int) -> None:
+        """An open file, or folder, is on the disk as it is now."""
+        found = os.fstat(handle)
+        self._safe[found.st_ino] = (found.st_mtime_ns, found.st_size)
+        if stat.S_ISDIR(found.st_mode):
+            lost = [r for r in self._renames if r[1].parent.stat().st_ino != found.st_ino]
+            self._renames = lost
+
+    def cut_power(self) -> None:
+        for path in [p for p in self._folder.rglob("*") if p.is_file() and p.name != LOG]:
+            found = path.stat()
+            is_safe = self._safe.get(found.st_ino) == (found.st_mtime_ns, found.st_size)
+            if found.st_mtime_ns >= self._began and not is_safe:
+                os.truncate(path, self._rng.randrange(found.st_size + 1))
+        for here, there, before in reversed(self._renames):
+            if self._rng.random() < 0.5 and there.exists():
+                there.rename(here)
                 if before is not None:
-                    path.write_bytes(before)
-        for partial in Path(self._folder).rglob("*.partial*"):
-            if partial.name.startswith("."):
-                os.truncate(partial, rng.randrange(partial.stat().st_size + 1))
+                    there.write_bytes(before)
 
 
 _REQUESTS = {"open", "os.rename", "os.remove", "os.mkdir", "os.chmod", "os.truncate", "os.rmdir"}
@@ -144,7 +186,7 @@ _REQUESTS = {"open", "os.rename", "os.remove", "os.mkdir", "os.chmod", "os.trunc
 def run(folder: str, end: End | None, count_to: Any = None) -> None:
     """`vidsynth transfer` of source.mp4 and target.mp4 in `folder`; the process ends with it."""
     place = Path(folder)
-    log = os.open(place / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    log = os.open(place / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
     sys.stderr = os.fdopen(2, "w", 1, closefd=False)
@@ -155,21 +197,28 @@ def run(folder: str, end: End | None, count_to: Any = None) -> None:
     fate = Fate(place, end)
     sys.addaudithook(fate)
     if end and end.how == "clock":
-        threading.Timer(end.after / 1000, os.kill, (os.getpid(), signal.SIGKILL)).start()
+        threading.Thread(target=_kill_after, args=(end.after / 1000,), daemon=True).start()
     square = EntryPoint("square", "killing:SquareExtractor", registry.group("extractor"))
     installed = [e for kind in registry.KINDS for e in entry_points(group=registry.group(kind))]
     code = 1
     try:
-        with registry.only([square, *installed]):
+        with registry.only([square, *installed]), fate.watched_disk():
             main(arguments(place))
     except SystemExit as ended:
         code = int(ended.code or 0)
     except KeyboardInterrupt:
         code = 130
     if count_to is not None:
-        count_to.value = fate.count
+        count_to[:] = [fate.count, round(1000 * time.process_time())]
     sys.stderr.flush()
     os._exit(code)
+
+
+def _kill_after(seconds: float) -> None:
+    """Of the processor's time: how fast the machine is does not matter."""
+    while time.process_time() < seconds:
+        time.sleep(0.002)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def arguments(place: Path) -> list[str]:

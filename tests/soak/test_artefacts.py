@@ -18,12 +18,19 @@ import torch
 from safetensors.torch import save_file
 from tiny import CONDITIONS, TinyGenerator, tiny_card
 
-from vidsynth import registry, weights
+from vidsynth import registry, retarget, weights
 from vidsynth.checkpoint import STATE, load_state
-from vidsynth.conditioning import LabelMaps
+from vidsynth.checksums import checksum
+from vidsynth.conditioning import Conditioning, FaceSequence
 from vidsynth.errors import BadSubject, VidsynthError
+from vidsynth.facemesh import load_face_mesh
 from vidsynth.recipes import load_recipe
-from vidsynth.subject import PluginRef, load_subject, save_card, save_weights
+from vidsynth.several import Several, several
+from vidsynth.subject import CARD, PluginRef, load_subject, save_card, save_weights
+from vidsynth.testing import nodding_face, sliding_labels, waving_person
+from vidsynth.testing.samples import SignalMaker
+from vidsynth_plugins.face3d.model import EXPRESSIONS
+from vidsynth_plugins.face3d.sequence import Face3D
 
 CPU = torch.device("cpu")
 TINY = EntryPoint("tiny", "tiny:TinyGenerator", registry.group("generator"))
@@ -149,19 +156,83 @@ def test_a_card_with_odd_values_is_opened_or_refused(
             opened(folder)
 
 
-def test_saved_conditioning_that_is_damaged_is_no_traceback(tmp_path: Path) -> None:
+def some_face3d(num_frames: int, height: int, width: int) -> Face3D:
+    """A nodding face that a 3D model was fitted to."""
+    face = nodding_face(num_frames, height, width)
+    numbers = {"expression": len(EXPRESSIONS), "gaze": 4, "illumination": 27}
+    parameters = {name: torch.full((num_frames, n), 0.1) for name, n in numbers.items()}
+    return Face3D(
+        **{name: getattr(face, name) for name in (*FaceSequence.per_frame, "frame_size")}
+        | {"parameters": parameters, "shape": torch.from_numpy(load_face_mesh().vertices.copy())}
+    )
+
+
+def some_of_both(num_frames: int, height: int, width: int) -> Several:
+    members = tuple(make(num_frames, height, width) for make in (nodding_face, sliding_labels))
+    return several(*map(type, members))(members=members)
+
+
+def damaged(value: Any, rng: random.Random) -> Any:
+    """A copy of JSON-able `value` in which one thing, wherever it is, is odd or gone."""
+    if not isinstance(value, (dict, list)) or not value or rng.random() < 0.1:
+        return rng.choice((*ODD, "AAAA", [0.5] * 3, -value if isinstance(value, float) else 1e30))
+    keys = list(value) if isinstance(value, dict) else list(range(len(value)))
+    chosen = rng.choice(keys)
+    if rng.random() < 0.1:
+        rest = [key for key in keys if key != chosen]
+        return {k: value[k] for k in rest} if isinstance(value, dict) else [value[k] for k in rest]
+    changed = {key: damaged(value[key], rng) if key == chosen else value[key] for key in keys}
+    return changed if isinstance(value, dict) else list(changed.values())
+
+
+MAKERS = [waving_person, nodding_face, sliding_labels, some_face3d, some_of_both]
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_a_damaged_summary_is_a_sentence_or_does_no_harm(
+    folder: Path, make: SignalMaker, request: pytest.FixtureRequest
+) -> None:
+    signal = make(26, 48, 64)
+    sound = json.loads((folder / CARD).read_text()) | {"summary": retarget.summarise(signal)}
+    rng = random.Random(request.config.getoption("--soak-seed"))
+    refused = 0
+    for number in range(-1, request.config.getoption("--soak-cases") // 4):
+        summary = sound["summary"] if number < 0 else damaged(sound["summary"], rng)
+        (folder / CARD).write_text(json.dumps({**sound, "summary": summary}))
+        try:
+            fitted = retarget.retarget(signal, load_subject(folder).card.summary).sequence
+            fitted[:1].draw(16, 16)
+        except VidsynthError as error:
+            refused += 1
+            assert number >= 0 and "; " in str(error), (number, str(error))
+    assert refused > 0.5 * number
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_saved_conditioning_that_is_damaged_is_never_believed(
+    tmp_path: Path, make: SignalMaker, request: pytest.FixtureRequest
+) -> None:
     path = tmp_path / "a.safetensors"
-    LabelMaps(labels=torch.zeros(3, 4, 4, dtype=torch.uint8), num_classes=2).save(path)
+    signal = make(4, 8, 8)
+    signal.save(path, pts="[0.0, 0.04, 0.08, 0.12]")
     sound = path.read_bytes()
-    rng = random.Random(1)
-    for _ in range(200):
+    assert len(type(signal).load(path)) == 4
+    rng = random.Random(request.config.getoption("--soak-seed"))
+    (length,) = struct.unpack("<Q", sound[:8])
+    for number in range(request.config.getoption("--soak-cases")):
         data = bytearray(sound)
-        data[rng.randrange(160)] ^= 1 << rng.randrange(8)
+        where = rng.randrange(length + 8) if number % 2 else rng.randrange(length + 8, len(sound))
+        data[where] ^= 1 << rng.randrange(8)
         path.write_bytes(data)
         try:
-            LabelMaps.load(path)
+            found = type(signal).load(path)
+            assert checksum(parts(found)) == checksum(parts(signal))  # what was hit is no part
         except VidsynthError as error:
             assert "; " in str(error)
+
+
+def parts(signal: Conditioning) -> list[object]:
+    return list(signal.packed())
 
 
 def test_a_recipe_is_data(tmp_path: Path) -> None:

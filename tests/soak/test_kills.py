@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import random
 import re
 import signal
@@ -16,11 +17,12 @@ import av
 import killing
 import pytest
 import torch
-from killing import ENDS, End
+from killing import ENDS, End, Fate
 from safetensors import safe_open
 
 from vidsynth import stages, video
 from vidsynth.clip import Clip
+from vidsynth.files import writing
 from vidsynth.stream import Chunk
 from vidsynth.worlds import write_video_with_sound
 
@@ -62,13 +64,14 @@ def attempt(folder: Path, end: End | None, count: object = None) -> int:
 
 
 def said(folder: Path) -> str:
-    return (folder / "log.txt").read_text()
+    return (folder / killing.LOG).read_text()
 
 
 def made(folder: Path) -> Made:
     """All that a transfer leaves, but for how long it took."""
     card = json.loads((folder / "subject/subject.json").read_text())
-    card.pop("seconds")
+    for name in ("seconds", "trained"):
+        card.pop(name)
     for row in card["scores"]:
         row.pop("seconds")
     state = torch.load(folder / "subject/training/state.pt", weights_only=True)
@@ -123,9 +126,10 @@ def test_a_job_that_is_killed_anywhere_ends_like_one_that_was_not(
 ) -> None:
     rng = random.Random(request.config.getoption("--soak-seed"))
     wanted = request.config.getoption("--soak-kills")
-    count = multiprocessing.get_context("forkserver").Value("i", 0)
+    count = multiprocessing.get_context("forkserver").Array("i", 2)
     whole = begin(tmp_path / "whole")
     assert attempt(whole, None, count) == 0, said(whole)
+    requests, milliseconds = count[:]
     truth = made(whole)
     assert not left_over(whole)
     killed, lives = Counter[str](), 0
@@ -135,7 +139,7 @@ def test_a_job_that_is_killed_anywhere_ends_like_one_that_was_not(
         code = 1
         while code != 0:
             how = ENDS[sum(killed.values()) % len(ENDS)]
-            last = count.value if how != "clock" else 1500
+            last = requests if how != "clock" else milliseconds
             end = End(how, rng.randrange(1, last), rng.getrandbits(30))
             safe, before = progress(folder), len(said(folder)) if killed and code != 1 else 0
             code = attempt(folder, end if sum(killed.values()) < wanted else None)
@@ -146,8 +150,29 @@ def test_a_job_that_is_killed_anywhere_ends_like_one_that_was_not(
         assert not left_over(folder), left_over(folder)
         clip = Clip.concat([c.clip for c in video.read_chunks(folder / "out/out.mp4") if c.clip])
         assert len(clip) == 40
+        print(f"{sum(killed.values())} kills in {lives} lives: {dict(killed)}", flush=True)
     record_property("killed", dict(killed))
-    print(f"\n{sum(killed.values())} kills in {lives} lives: {dict(killed)}")
+
+
+def test_a_power_cut_spares_what_was_told_to_the_disk_and_not_the_rest(tmp_path: Path) -> None:
+    lost = Counter[str]()
+    for seed in range(20):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        (folder / "old").write_text("as it was")
+        os.utime(folder / "old", (0, 0))
+        fate = Fate(folder, End("power", 10**9, seed))
+        with fate.watched_disk(), writing(folder / "told") as temporary:
+            temporary.write_text("whole")
+        (folder / "loose").write_text("whole")
+        (folder / "new").write_text("as it is")
+        fate.disk.renamed(folder / "new", folder / "old")
+        (folder / "new").rename(folder / "old")
+        fate.disk.cut_power()
+        assert (folder / "told").read_text() == "whole"
+        lost["content"] += (folder / "loose").read_text() != "whole"
+        lost["name"] += (folder / "old").read_text() == "as it was"
+    assert lost["content"] > 10 and 0 < lost["name"] < 20
 
 
 def check_what_was_repeated(folder: Path, safe: tuple[int, int], words: str) -> None:

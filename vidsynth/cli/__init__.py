@@ -9,7 +9,6 @@ import click
 
 from vidsynth import __version__
 from vidsynth.errors import Interrupted, UnknownName, VidsynthError
-from vidsynth.registry import ALLOWED
 
 # Command -> (where it is, what it does). The module is imported when the command is used.
 COMMANDS = {
@@ -65,8 +64,10 @@ class LazyGroup(click.Group):
             for note in getattr(error, "__notes__", ()):
                 click.echo(f"  {note}", err=True)
             ctx.exit(error.exit_code)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stopped:
             click.echo("\nstopped; run the same command again to go on", err=True)
+            for note in getattr(stopped, "__notes__", ()):
+                click.echo(f"  {note}", err=True)
             ctx.exit(130)
 
 
@@ -89,6 +90,8 @@ debug_option = click.option(
 
 def _only_ours(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     if value and not ctx.resilient_parsing:
+        from vidsynth.registry import ALLOWED  # reads metadata, which --help need not wait for
+
         os.environ[ALLOWED] = ""  # so that processes started from this one keep to it
 
 

@@ -120,6 +120,11 @@ _OPTIONS: dict[str, Decorator] = {
         type=FILE,
         help="PEM file with your own key and certificate to sign with; default: a self-made one.",
     ),
+    "consent": click.option(
+        "--consent",
+        metavar="TEXT|FILE",
+        help="What the person in the target agreed to; kept in the subject, told by its films.",
+    ),
     "settings": click.option(
         "-s",
         "--set",

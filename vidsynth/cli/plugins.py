@@ -69,10 +69,11 @@ def check(name: str) -> None:
     A check that its author declared the method unable to pass is shown with the reason. Ends with
     exit code 1 when a promise is broken.
     """
+    from vidsynth import loading
+
     broken = False
     for info in _named(name):
-        plugin: Any = registry.load(info.kind, info.full_name)
-        _require_kind(info, plugin)
+        plugin = loading.load(info.kind, info.full_name)
         with running():
             broken |= _checked(info, plugin)
     if broken:
@@ -94,13 +95,15 @@ def doctor() -> None:
 
 def findings() -> Iterator[str]:
     """A line for each plugin; what is wrong begins with "!"."""
+    from vidsynth import loading
+
     infos, complaints = registry.survey()
     for info, name in registry.short_names(infos).items():
         if not info.allowed:
             yield f"- {info} {NOT_ALLOWED}"
             continue
         try:
-            _require_kind(info, registry.load(info.kind, info.full_name))
+            loading.load(info.kind, info.full_name)
         except PluginError as error:
             yield f"! {error}"
             continue
@@ -112,18 +115,6 @@ def findings() -> Iterator[str]:
         else:
             yield f"{info} works"
     yield from (f"! {complaint}" for complaint in complaints)
-
-
-def _require_kind(info: PluginInfo, plugin: type) -> None:
-    from vidsynth.kinds import BASES
-
-    base = BASES[info.kind]
-    if not issubclass(plugin, base):
-        raise PluginError(
-            f"{info} is no {base.__name__}; derive {plugin.__name__} from vidsynth.kinds."
-            f"{base.__name__}, or name it under another entry-point group than "
-            f"{registry.group(info.kind)}"
-        )
 
 
 def _named(name: str) -> list[PluginInfo]:
@@ -138,7 +129,9 @@ def _named(name: str) -> list[PluginInfo]:
 
 
 def _explain(info: PluginInfo) -> str:
-    plugin: Any = registry.load(info.kind, info.full_name)
+    from vidsynth import loading
+
+    plugin = loading.load(info.kind, info.full_name)
     lines = [
         f"{info} ({info.module})",
         (plugin.__doc__ or "").strip().split("\n\n")[0],

@@ -19,7 +19,7 @@ from vidsynth.cli.common import FILE, job_options, running
     help="A label map of every frame: a folder of PNGs (ids, or colours of a palette), or a video.",
 )
 @job_options("instances", "recipe", "preset", "generator", "size", "budget", "steps", "person")
-@job_options("device", "seed", "fps", "settings", "debug")
+@job_options("device", "seed", "consent", "fps", "settings", "debug")
 def train(target: Path, output: Path, **options: Any) -> None:
     """Learn how the person in TARGET looks, into a subject folder for `vidsynth render`.
 

@@ -27,6 +27,7 @@ from vidsynth.cli.common import FILE, job_options, running
     "overwrite",
     "provenance",
     "certificate",
+    "consent",
 )
 @job_options("fps", "settings", "debug")
 def transfer(source: Path, target: Path, output: Path, **options: Any) -> None:

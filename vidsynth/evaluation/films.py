@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vidsynth import drawing, options, registry, video
+from vidsynth import drawing, loading, options, video
 from vidsynth.clip import Clip, VideoSpec
 from vidsynth.conditioning import Conditioning
 from vidsynth.kinds import Film
@@ -64,7 +64,7 @@ class Recording:
     def tracking(self, extractor: str) -> Conditioning:
         """What the plugin of this name sees in the whole file, in pixels of `size`."""
         if extractor not in self.trackings:
-            plugin: Any = registry.load("extractor", extractor)
+            plugin: Any = loading.load("extractor", extractor)
             built = plugin()
             identity = options.to_dict(PluginRef.of("extractor", extractor, built.options))
             seen = track(self.path, built, identity=identity, reporter=self.reporter).signal

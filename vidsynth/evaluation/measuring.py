@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from vidsynth import __version__, options, registry, weights
+from vidsynth import __version__, loading, options, registry, weights
 from vidsynth.errors import PluginError, UnknownName, VidsynthError
 from vidsynth.evaluation.cases import FLOORS, Case
 from vidsynth.evaluation.films import RESIZE_RULE
@@ -63,7 +63,7 @@ def choose(names: Sequence[str], settings: Mapping[str, Any]) -> list[Chosen]:
 def _chosen(name: str, values: Mapping[str, Any], *, by_name: bool) -> Chosen:
     about = registry.describe("metric", name)
     try:
-        plugin: Any = registry.load("metric", name)
+        plugin: Any = loading.load("metric", name)
     except PluginError as error:
         if by_name:
             raise
@@ -140,7 +140,8 @@ class _Trial:
         if self.problem:
             return
         try:
-            self._metric.update(case.made, case.references[self.chosen.against])
+            with _named(self.chosen.name):
+                self._metric.update(case.made, case.references[self.chosen.against])
         except VidsynthError as error:
             self.problem = str(error)
             return
@@ -152,7 +153,8 @@ class _Trial:
             self.floor_problem = "no real film to take it from"
             return
         try:
-            self._floor.update(*films)
+            with _named(self.chosen.name):
+                self._floor.update(*films)
         except VidsynthError as error:
             self.floor_problem = str(error)
 
@@ -164,7 +166,8 @@ class _Trial:
         found = None
         if not self.problem:
             try:
-                found = self._metric.compute()
+                with _named(name):
+                    found = self._metric.compute()
                 _check(name, found, sum(lengths))
             except VidsynthError as error:
                 self.problem = str(error)
@@ -195,13 +198,32 @@ class _Trial:
         if self.floor_problem:
             return None
         try:
-            return self._floor.compute().value
+            with _named(self.chosen.name):
+                return self._floor.compute().value
         except VidsynthError as error:
             self.floor_problem = str(error)
             return None
 
 
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """What goes wrong within a metric, of whatever kind, as an error of ours that names it."""
+    try:
+        yield
+    except VidsynthError:
+        raise
+    except Exception as error:  # foreign code: the other metrics go on
+        raise PluginError(
+            f"metric {name!r} failed ({type(error).__name__}: {error}); report it to the plugin's "
+            "author"
+        ) from error
+
+
 def _check(name: str, found: Measurement, frames: int) -> None:
+    if not isinstance(found, Measurement) or not math.isfinite(found.value):
+        raise PluginError(
+            f"metric {name!r} gave {found!r:.80} and no number; report it to the plugin's author"
+        )
     if found.per_frame is not None and len(found.per_frame) != frames:
         raise PluginError(
             f"metric {name!r} gave {len(found.per_frame)} values for {frames} frames; report it to "

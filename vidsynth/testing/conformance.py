@@ -14,14 +14,11 @@ nature, each with a reason (`Plugin.expected_failures`); such a check fails as s
 from __future__ import annotations
 
 import gc
-import os
-import subprocess
-import sys
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, is_dataclass
-from functools import cache, partial
+from dataclasses import dataclass, field, is_dataclass
+from functools import partial
 from time import perf_counter
 from typing import Any, Literal, Self, TypeVar
 from unittest import SkipTest
@@ -33,6 +30,7 @@ from vidsynth.conditioning import Conditioning
 from vidsynth.errors import PluginError, UnknownName
 from vidsynth.kinds import Discriminator, Extractor, Generator, Metric, Plugin, StagePlugin
 from vidsynth.options import build, describe_options, to_dict, to_toml
+from vidsynth.testing.alone import complaint_on_import
 from vidsynth.testing.samples import SIGNALS, ClipMaker, SignalMaker, filmed, moving_squares
 
 P = TypeVar("P", bound=Plugin)
@@ -96,23 +94,8 @@ Check = Callable[[Case], None]
 
 def imports_without_a_gpu(case: Case) -> None:
     """The plugin's module imports in a fresh process that sees no accelerator."""
-    complaint = _import_alone(case.plugin.__module__)
+    complaint = complaint_on_import(case.plugin.__module__)
     assert not complaint, complaint
-
-
-@cache
-def _import_alone(module: str) -> str:
-    """What Python says on importing `module` in a fresh process without a GPU; "" if nothing."""
-    path = os.pathsep.join(p for p in sys.path if p)
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": path}
-    done = subprocess.run(
-        [sys.executable, "-c", f"import {module}"],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return done.stderr if done.returncode else ""
 
 
 def options_are_documented(case: Case) -> None:
@@ -322,12 +305,8 @@ def assert_near(ours: Tensor, theirs: Tensor, tolerance: float, what: str) -> No
 
 def assert_same_signal(ours: Conditioning, theirs: Conditioning, tolerance: float) -> None:
     """Every tensor of two signals is equal within `tolerance`."""
-    for f in fields(ours):  # pyright: ignore[reportArgumentType]
-        pair = (getattr(ours, f.name), getattr(theirs, f.name))
-        if isinstance(pair[0], Tensor):
-            assert_near(*pair, tolerance, f"{ours.kind}.{f.name}")
-        elif isinstance(pair[0], Mapping):
-            for name, value in pair[0].items():
-                assert_near(value, pair[1][name], tolerance, f"{ours.kind}.{f.name}.{name}")
-        else:
-            assert pair[0] == pair[1], f"{ours.kind}.{f.name}: {pair[0]} and {pair[1]}"
+    (tensors, plain), (others, other_plain) = ours.packed(), theirs.packed()
+    assert plain == other_plain, f"{ours.kind}: {plain} and {other_plain}"
+    assert tensors.keys() == others.keys(), f"{ours.kind}: {[*tensors]} and {[*others]}"
+    for name, tensor in tensors.items():
+        assert_near(tensor, others[name], tolerance, f"{ours.kind}.{name}")

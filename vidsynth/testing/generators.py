@@ -70,6 +70,25 @@ def same_seed_same_frames(case: Case) -> None:
     assert_near(ours, theirs, 0.0, "frames of the same seed")
 
 
+def what_broke_off_is_gone_on_with(case: Case) -> None:
+    """Behind a clip, from what it remembers, another process makes the same bits; a generator
+    whose `memory` is None begins such a film anew."""
+    stage, fresh = (_Stage.of(case) for _ in range(2))
+    signals, pts = stage.signals(8), times(8)
+    rng, later = (torch.Generator() for _ in range(2))
+    with torch.inference_mode():
+        film = stage(signals, (4, 4), pts, rng=rng.manual_seed(0))
+        next(film)
+        memory = stage.generator.memory()
+        if memory is None:
+            return
+        fresh.generator.go_on({name: value.clone() for name, value in memory.items()})
+        later.set_state(rng.get_state())
+        (rest,) = fresh([s[4:] for s in signals], (4,), pts[4:], rng=later)
+        (expected,) = film
+    assert_near(rest.frames, expected.frames, 0.0, "frames of a film that broke off")
+
+
 def empty_video_gives_nothing(case: Case) -> None:
     assert _Stage.of(case).run([], ()) == []
 
@@ -165,6 +184,7 @@ CHECKS: tuple[Check, ...] = (
     chunk_sizes_do_not_matter,
     streams_do_not_mix,
     same_seed_same_frames,
+    what_broke_off_is_gone_on_with,
     empty_video_gives_nothing,
     one_frame_is_enough,
     odd_sizes_are_fine,
@@ -241,12 +261,17 @@ class _Stage:
         return self.case.footage(1, seed=9).frames[0]
 
     def __call__(
-        self, signals: Sequence[Conditioning], lengths: Sequence[int], pts: Tensor | None = None
+        self,
+        signals: Sequence[Conditioning],
+        lengths: Sequence[int],
+        pts: Tensor | None = None,
+        *,
+        rng: torch.Generator | None = None,
     ) -> Iterator[Clip]:
         chunks: Iterator[Chunk] = chunked(
             times(sum(lengths)) if pts is None else pts, lengths, signals=signals
         )
-        rng = torch.Generator().manual_seed(0)
+        rng = rng or torch.Generator().manual_seed(0)
         return self.generator.generate(chunks, self.spec, rng=rng)
 
     def run(

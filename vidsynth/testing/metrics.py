@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vidsynth import registry
+from vidsynth import loading
 from vidsynth.clip import Clip, VideoSpec
 from vidsynth.conditioning import Conditioning, FaceSequence, PoseSequence
 from vidsynth.errors import MissingWeights, NotMeasurable
@@ -49,7 +49,7 @@ def film_of(clip: Clip, *, chunk: int = 16, name: str = "film", distorted: bool 
 
     def track(extractor: str) -> Conditioning:
         if extractor not in _MADE_UP:
-            plugin: Any = registry.load("extractor", extractor)
+            plugin: Any = loading.load("extractor", extractor)
             signals = list(plugin().extract(read()))
             return type(signals[0]).concat(signals)
         signal = _MADE_UP[extractor](len(clip), clip.height, clip.width)

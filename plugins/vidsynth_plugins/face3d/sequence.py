@@ -6,15 +6,17 @@ import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from pydantic import BaseModel, Field, FiniteFloat, field_validator
 from torch import Tensor
 
+from vidsynth import summaries
 from vidsynth.conditioning import FaceSequence
-from vidsynth.errors import BadSubject, UnknownName
+from vidsynth.errors import UnknownName
 from vidsynth.facemesh import load_face_mesh
 from vidsynth.parametric import ParametricFace
 from vidsynth.retarget_face import posed
@@ -42,6 +44,30 @@ EYE_WHITE, IRIS = (1.0, 1.0, 1.0), (0.0, 0.0, 1.0)
 """Colours of the gaze image, those of the paper."""
 DRAWN_AT_ONCE = 16
 """Frames; bounds memory."""
+
+
+class AtRest(BaseModel, strict=True):
+    """A person doing nothing."""
+
+    expression: Annotated[
+        list[FiniteFloat], Field(min_length=len(EXPRESSIONS), max_length=len(EXPRESSIONS))
+    ]
+    gaze: Annotated[list[FiniteFloat], Field(min_length=4, max_length=4)]
+
+
+class Looks(BaseModel, strict=True):
+    """What a summary holds beside that of other faces (see `Face3D.summarise`)."""
+
+    shape: Annotated[list[summaries.Three], Field(min_length=NUM_MESH, max_length=NUM_MESH)]
+    texture: str
+    illumination: Annotated[list[FiniteFloat], Field(min_length=27, max_length=27)]
+    rest: AtRest
+
+    @field_validator("texture")
+    @classmethod
+    def _whole(cls, text: str) -> str:
+        summaries.refuse_other_length(text, 3 * TEXTURE_PX**2)
+        return text
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -104,9 +130,7 @@ class Face3D(ParametricFace):
     def acted_by(
         self, summary: Mapping[str, Any], *, expression: float, gaze: float
     ) -> tuple[Face3D, Tensor]:
-        for key in ("shape", "texture", "illumination", "rest"):
-            if key not in summary:
-                raise BadSubject(f"the subject's summary lacks {key!r}; train the subject again")
+        summaries.check(summary, Looks)
         own = _at_rest(self[self.present().nonzero()[:, 0]])
         rest = {name: torch.tensor(values) for name, values in summary["rest"].items()}
         parameters = {

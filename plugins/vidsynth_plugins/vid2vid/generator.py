@@ -54,6 +54,8 @@ class Vid2Vid(Generator):
     def __init__(self, options: object | None = None, *, conditions: Conditions) -> None:
         super().__init__(options, conditions=conditions)
         self._sequencer: Sequencer | None = None
+        self._memory: Mapping[str, Tensor] = {}
+        self._before: Mapping[str, Tensor] = {}
         classes = self.options.foreground
         if classes and not issubclass(conditions.kinds[0], LabelMaps):
             raise BadOption(
@@ -85,6 +87,12 @@ class Vid2Vid(Generator):
             )
         return Vid2VidObjective(self.options, self._new_sequencer())
 
+    def memory(self) -> Mapping[str, Tensor]:
+        return self._memory
+
+    def go_on(self, memory: Mapping[str, Tensor]) -> None:
+        self._before = dict(memory)
+
     def generate(
         self, chunks: Iterator[Chunk], spec: VideoSpec, *, rng: torch.Generator
     ) -> Iterator[Clip]:
@@ -93,8 +101,9 @@ class Vid2Vid(Generator):
         sequencer = in_callers_precision(self._sequencer)
         device = next(sequencer.parameters()).device
         size = (spec.height, spec.width)
-        past: Past | None = None
-        before = plate = None
+        told, self._before = self._before, {}  # of the next film only
+        past = Past.of_tensors(told, device) if told else None
+        before, plate = told["before"].to(device) if told else None, None
         for chunk in chunks:
             if not len(chunk):
                 yield Clip(torch.empty(0, 3, *size, dtype=torch.uint8), chunk.pts)
@@ -111,6 +120,8 @@ class Vid2Vid(Generator):
                 found = sequencer(self._sized(now), past, plate, given)
                 past = found.past
                 made.append(found.frame)
+            assert past is not None and before is not None
+            self._memory = {"before": before, **past.tensors()}
             frames_T3HW = torch.cat(made)
             if sequencer.is_coarse:
                 frames_T3HW = F.interpolate(frames_T3HW, size, mode="bilinear")

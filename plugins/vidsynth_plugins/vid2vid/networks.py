@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -197,6 +197,22 @@ class Past:
         """Beyond which no gradient runs."""
         frames, layers = (tuple(x.detach() for x in xs) for xs in (self.frames, self.layers))
         return Past(self.maps, frames, layers, self.made)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """By name, for `of_tensors`."""
+        levels = {f"frames.{n}": x for n, x in enumerate(self.frames)}
+        levels |= {f"layers.{n}": x for n, x in enumerate(self.layers)}
+        return {"maps": self.maps, "made": torch.tensor(self.made), **levels}
+
+    @staticmethod
+    def of_tensors(tensors: Mapping[str, Tensor], device: torch.device) -> Past:
+        """What `tensors` gave, on the device."""
+        levels = range(sum(name.startswith("frames.") for name in tensors))
+        frames, layers = (
+            tuple(tensors[f"{name}.{n}"].to(device) for n in levels)
+            for name in ("frames", "layers")
+        )
+        return Past(tensors["maps"].to(device), frames, layers, int(tensors["made"]))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
