@@ -18,10 +18,11 @@ ORDER = (
     "devices", "compiling", "processes", "clip", "raster", "facemesh", "drawing", "smoothing",
     "bodies", "faces", "correspondence", "conditioning", "classes", "exemplars",
     "regions", "stream", "kinds", "pixels", "sound", "encode", "pictures", "video", "worlds",
-    "clips", "distances", "blocks", "losses", "plate", "parametric",
+    "clips", "captions", "distances", "blocks", "losses", "plate", "parametric",
     "retarget_body", "retarget_face", "retarget", "steady", "kept", "stages", "subject",
     "outputs", "provenance", "filming", "importing", "tracking", "dataset", "given", "scores",
-    "watching", "checkpoint", "training", "choosing", "fitting", "generation", "clipmodels",
+    "watching", "checkpoint", "training", "choosing", "fitting", "making", "prompting",
+    "generation", "clipmodels",
     "editing", "jobs", "pipeline", "evaluation",
     "testing", "bench", "cli",
 )  # fmt: skip
