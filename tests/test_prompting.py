@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
+from safetensors.torch import load_file
 
 from vidsynth import generate, jobs, registry, video
 from vidsynth.classes import Prompt
@@ -194,6 +195,22 @@ def test_no_video_drives_a_model_of_captions_and_it_has_no_classes(model, tmp_pa
         jobs.render(model, source, tmp_path / "out.mp4")
     result = CliRunner().invoke(main, ["generate", "--subject", str(model), "--list-classes"])
     assert result.exit_code != 0 and "has no classes" in str(result.output + str(result.exception))
+
+
+def test_a_model_is_gone_on_from_by_small_matrices(model, tmp_path):
+    """What was learnt stays as it was, the words too; new words are learnt beside."""
+    more = [f"generator.start={model}", "generator.lora=2", 'clips.classes=["green-circle-down"]']
+    tuned = train(tmp_path / "tuned", 3, *more)
+    before, after = (load_file(f / "generator.safetensors") for f in (model, tuned.folder))
+    names = load_subject(model).card.words
+    assert tuned.card.words[: len(names)] == names
+    assert {"green", "down"} <= set(tuned.card.words[len(names) :])
+    frozen = [n for n in before if n != "text.embedding.weight"]
+    assert all(torch.equal(before[n], after[n]) for n in frozen)
+    assert any(bool(after[n].any()) for n in after if n.endswith("lora_up"))
+    generate(tuned.folder, tmp_path / "o.mp4", prompt="a green circle moves down")
+    with pytest.raises(BadOption, match=r"go on from it with -s generator\.depth=1"):
+        train(tmp_path / "other", 1, f"generator.start={model}", "generator.depth=2")
 
 
 # Schedules

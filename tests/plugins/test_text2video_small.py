@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from importlib.metadata import EntryPoint
 from itertools import pairwise
 
 import pytest
 import torch
 from torch import Tensor
 
+from vidsynth import registry
 from vidsynth.classes import Prompt
 from vidsynth.clip import VideoSpec
-from vidsynth.errors import BadOption
-from vidsynth.kinds import Conditions, TrainBatch
+from vidsynth.conditioning import TextEmbedding
+from vidsynth.errors import BadOption, UnknownName
+from vidsynth.kinds import Conditions, TextEncoder, TrainBatch
 from vidsynth.processes import Processes
 from vidsynth.stages import timeline
 from vidsynth.training import Run, train_step
@@ -271,6 +274,31 @@ def test_training_lowers_the_loss_and_learns_which_prompt_is_which():
         made = model(torch.randn(2, 4, 3, 16, 16), torch.ones(2), *model.encoded(TEXTS))
     bright, dark = made.mean(dim=(1, 2, 3, 4)).tolist()
     assert bright > 0.5 and dark < -0.5
+
+
+class Letters(TextEncoder):
+    """A row for each letter of a prompt, and their mean."""
+
+    def encode(self, prompts):
+        made = []
+        for prompt in prompts:
+            rows = torch.eye(26)[[ord(c) - 97 for c in prompt if c.isalpha()] or [0]]
+            pooled = rows.mean(dim=0, keepdim=True)
+            made.append(TextEmbedding(pooled=pooled, tokens=rows, prompt=prompt))
+        return made
+
+
+def test_an_encoder_plugin_takes_the_place_of_its_own():
+    letters = EntryPoint("letters", f"{__name__}:Letters", registry.group("encoder"))
+    with registry.only([letters]):
+        generator = ready(encoder="letters")
+        assert generator.conditions.words == ()
+        one, other = (film(generator, Prompt.of(t, 4)).int() for t in ("any words", "at all"))
+        assert (one - other).abs().max() > 2
+        state = generator.objective(SPEC).generator.state_dict()
+        assert not any(name.startswith("text.") for name in state)
+        with pytest.raises(UnknownName, match="no encoder 'leters'"):
+            plugin(encoder="leters").objective(SPEC)
 
 
 def test_options_that_cannot_be_are_refused():
