@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from fractions import Fraction
 from importlib.metadata import EntryPoint
-from itertools import pairwise
 
 import pytest
 import torch
@@ -20,7 +19,6 @@ from vidsynth.processes import Processes
 from vidsynth.stages import timeline
 from vidsynth.training import Run, train_step
 from vidsynth_plugins.text2video_small import SmallOptions, TextToVideoSmall, diffusion
-from vidsynth_plugins.text2video_small.windows import merged, weights, window_starts
 from vidsynth_plugins.text2video_small.words import LENGTH, numbered, vocabulary
 
 # B clips, T frames, C channels, H, W pixels
@@ -84,13 +82,14 @@ def test_clip_noise_and_velocity_tell_of_each_other():
 
 def test_the_loss_of_the_clip_is_that_of_the_velocity():
     torch.manual_seed(0)
-    clip, made, hiss = (torch.randn(4, 2, 3) for _ in range(3))
-    alpha, sigma = (s[:, None, None] for s in diffusion.alpha_sigma(torch.linspace(0.2, 1, 4)))
+    clip, made, hiss = (torch.randn(2, 4, 3, 5, 5) for _ in range(3))
+    times = torch.linspace(0.2, 1, 8).view(2, 4, 1, 1, 1)
+    alpha, sigma = diffusion.alpha_sigma(times)
     z = alpha * clip + sigma * hiss
     error = diffusion.velocity(clip, hiss, alpha, sigma) - diffusion.velocity_to(
         z, made, alpha, sigma
     )
-    expected = error.square().mean(dim=(1, 2))
+    expected = error.square().mean(dim=(2, 3, 4))
     assert torch.allclose(diffusion.loss(made, clip, sigma), expected, rtol=1e-4)
 
 
@@ -194,50 +193,47 @@ def test_what_is_not_wanted_changes_the_film_unless_guidance_is_off():
     assert torch.equal(plain, against)
 
 
-# Windows
+# Long films
 
 
-@pytest.mark.parametrize("num_frames", [1, 4, 12, 14, 37, 38])
-@pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5])
-def test_windows_cover_every_frame_and_their_weights_add_up_to_one(num_frames, overlap):
-    starts = window_starts(num_frames, 12, overlap, 2)
-    window = min(12, num_frames)
-    assert starts[0] == 0 and starts[-1] + window == num_frames
-    assert all(b - a <= 12 for a, b in pairwise(starts))
-    ones = torch.ones(len(starts), window, 1, 1, 1)
-    assert torch.allclose(merged(ones, starts, num_frames), torch.ones(num_frames, 1, 1, 1))
-    assert weights(window).min() > 0
-
-
-def test_overlapping_windows_are_weighted_means():
-    parts = torch.stack([torch.zeros(4, 1, 1, 1), torch.ones(4, 1, 1, 1)])
-    made = merged(parts, [0, 2], 6).flatten()
-    assert made.tolist() == pytest.approx([0, 0, 1 / 3, 2 / 3, 1, 1])
-
-
-def test_a_film_of_one_window_is_plain_sampling():
+def test_the_first_moment_is_plain_sampling():
     generator = ready()
     model = generator._model
     assert model is not None
-    prompt = Prompt.of(TEXTS[0], 4)
-    noise = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    drawn = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     tokens, wholes = model.encoded([TEXTS[0], ""])
 
     def velocity(z: Tensor, time: Tensor) -> Tensor:
-        both = torch.stack([z, z])
-        made = model(both, time.expand(2), tokens, wholes)
-        told, untold = diffusion.velocity_to(both, made, *diffusion.alpha_sigma(time))
+        both = torch.cat([z, drawn[2:]]).expand(2, -1, -1, -1, -1)
+        made = model(both, torch.tensor([[time, 1.0]] * 2), tokens, wholes)[:, :2]
+        told, untold = diffusion.velocity_to(z, made, *diffusion.alpha_sigma(time))
         return diffusion.guided(told, untold, generator.options.guidance)
 
     with torch.inference_mode():
-        plain = diffusion.sample(velocity, noise, generator.options.steps)
+        plain = diffusion.sample(velocity, drawn[:2], generator.options.steps)
     expected = ((plain + 1) * 127.5).round().clamp(0, 255)
-    assert (film(generator, prompt).float() - expected).abs().max() <= 1
+    made = film(generator, Prompt.of(TEXTS[0], 2)).float()
+    assert (made - expected).abs().max() <= 1
 
 
-def test_a_prompt_that_changes_leaves_the_beginning_as_it_would_be_alone():
-    """Windows that overlap pass on what is said, but no further than they reach in a step or so."""
-    generator = ready(overlap=0.0)
+def test_a_longer_film_begins_like_a_shorter_one():
+    generator = ready()
+    whole = film(generator, Prompt.of(TEXTS[0], 17))
+    for length in (1, 3, 8):
+        assert torch.equal(film(generator, Prompt.of(TEXTS[0], length)), whole[:length])
+
+
+def test_a_moment_is_made_behind_what_comes_before_it():
+    """Another beginning, another end, though the text and the noise are the same."""
+    generator = ready()
+    index = torch.tensor([0, 0, 1, 1])
+    mixed = film(generator, Prompt(index=index, texts=TEXTS)).int()
+    alone = film(generator, Prompt.of(TEXTS[1], 4)).int()
+    assert (mixed[2:] - alone[2:]).abs().max() > 0
+
+
+def test_a_prompt_holds_from_the_moment_on_in_which_it_begins():
+    generator = ready()
     index = torch.tensor([0] * 8 + [1] * 8)
     changed = film(generator, Prompt(index=index, texts=TEXTS))
     alone = film(generator, Prompt.of(TEXTS[0], 16))
@@ -245,12 +241,18 @@ def test_a_prompt_that_changes_leaves_the_beginning_as_it_would_be_alone():
     assert (changed[8:].int() - alone[8:].int()).abs().max() > 1
 
 
-def test_the_first_frames_do_not_depend_on_odd_lengths():
-    generator = ready()
-    assert [len(film(generator, Prompt.of(TEXTS[0], n))) for n in (1, 3, 7)] == [1, 3, 7]
-
-
 # Training
+
+
+def test_training_meets_the_noise_that_sampling_has():
+    objective = plugin(num_frames=8).objective(SPEC)
+    torch.manual_seed(0)
+    noise, learnt = objective._times(200, 4)
+    now = learnt.int().argmax(dim=1)
+    for row, here, counted in zip(noise, now, learnt, strict=True):
+        assert (row[:here] <= 0.05).all() and (row[here + 1 :] == 1).all()
+        assert not counted[:here].any() and counted[here:].all()
+    assert set(now.tolist()) == {0, 1, 2, 3}
 
 
 def batch_of(count: int = 4) -> TrainBatch:
@@ -271,7 +273,7 @@ def test_training_lowers_the_loss_and_learns_which_prompt_is_which():
     assert sum(losses[-10:]) < 0.2 * sum(losses[:10])
     model = objective.generator
     with torch.no_grad():  # of noise alone: only the text can tell
-        made = model(torch.randn(2, 4, 3, 16, 16), torch.ones(2), *model.encoded(TEXTS))
+        made = model(torch.randn(2, 4, 3, 16, 16), torch.ones(2, 2), *model.encoded(TEXTS))
     bright, dark = made.mean(dim=(1, 2, 3, 4)).tolist()
     assert bright > 0.5 and dark < -0.5
 
@@ -302,6 +304,7 @@ def test_an_encoder_plugin_takes_the_place_of_its_own():
 
 
 def test_options_that_cannot_be_are_refused():
-    for changes in ({"lora": 4}, {"num_frames": 5}, {"token_width": 17}, {"overlap": 1.0}):
-        with pytest.raises(ValueError):
-            plugin(**changes)
+    wrong = {"lora": 4, "num_frames": 2, "untold": 1.0, "token_width": 17, "stride": 3}
+    for name, value in wrong.items():
+        with pytest.raises(ValueError, match=name if name != "stride" else "num_frames"):
+            plugin(**{name: value})

@@ -2,7 +2,7 @@
 
 A network that learnt colours, shapes and motions from other clips of the world says what made clips
 show, of combinations that the model has seen in training and of those held out. Then the default
-command's time, whether a seed tells all, and how steady a long film is where its windows meet. No
+command's time, whether a seed tells all, and how steady a long film is where its moments meet. No
 CLIP is asked.
 
 A model of one's own is judged by `--subject`.
@@ -57,8 +57,8 @@ class Settings:
     """Clips of each combination that was seen in training."""
     held_out: int = 8
     """Clips of each that was not."""
-    windows: int = 8
-    """Of training length, end to end, in a long film."""
+    longer: int = 8
+    """Times the training length: a long film."""
     films: int = 6
     command: bool = True
     """Time the command line."""
@@ -187,9 +187,9 @@ def _sameness_row(maker: _Maker) -> Row:
 
 
 def _long_rows(maker: _Maker, judge: ClipNet, judged: Subject, settings: Settings) -> Iterator[Row]:
-    """Films of many windows: steady where they meet, and following their prompts."""
+    """Long films: steady where moments meet, and following their prompts."""
     length = judged.num_frames
-    frames = length * settings.windows
+    frames = length * settings.longer
     names = judged.names[:: max(1, len(judged.names) // settings.films)][: settings.films]
     films = [maker.film(Prompt.of(shapes.captions(n)[0], frames), seed=7) for n in names]
     at_seams, elsewhere = [], []
@@ -200,7 +200,7 @@ def _long_rows(maker: _Maker, judge: ClipNet, judged: Subject, settings: Setting
         elsewhere += [e for n, e in enumerate(errors) if n and n not in seams]
     ratio = torch.tensor(at_seams).nanmean() / torch.tensor(elsewhere).nanmean()
     yield Row(
-        name=f"{frames} frames: flow-warp error where windows meet over elsewhere",
+        name=f"{frames} frames: flow-warp error where moments meet over elsewhere",
         value=float(ratio),
         unit="x",
         goal=SEAM,
@@ -230,11 +230,9 @@ def _schedule_rows(
 
 
 def seams_of(options: Mapping[str, Any], num_frames: int) -> list[int]:
-    """Frames of a long film before which a window begins or ends."""
-    window, stride = int(options["num_frames"]), int(options["stride"])
-    step = max(stride, int(window * (1 - float(options["overlap"]))) // stride * stride)
-    begins = range(step, num_frames - window + 1, step)
-    return sorted({*begins, *(begin - step + window for begin in begins)})
+    """Frames of a long film with which a moment begins, which is made behind the ones before."""
+    stride = int(options["stride"])
+    return list(range(stride, num_frames, stride))
 
 
 def warp_errors(film: Tensor) -> list[float]:

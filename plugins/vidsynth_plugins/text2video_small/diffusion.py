@@ -58,9 +58,10 @@ def guided(v_told: Tensor, v_untold: Tensor, guidance: float) -> Tensor:
 
 
 def loss(made: Tensor, clips: Tensor, sigma: Tensor) -> Tensor:
-    """Squared error of v, (B,), where the network tells the clip: v - v' = (x' - x) / sigma."""
-    error = (made - clips).square().flatten(1).mean(dim=1)
-    return error / sigma.flatten().clamp(min=LEAST_SIGMA).square()
+    """Squared error of v of each frame, (B, T), where the network tells the clip:
+    v - v' = (x' - x) / sigma. `sigma` is (B, T, 1, 1, 1)."""
+    error = (made - clips).square().mean(dim=(2, 3, 4))
+    return error / sigma.flatten(1).clamp(min=LEAST_SIGMA).square()
 
 
 def times(count: int, *, rng: torch.Generator | None = None) -> Tensor:
@@ -68,12 +69,7 @@ def times(count: int, *, rng: torch.Generator | None = None) -> Tensor:
     return (torch.arange(count) + torch.rand(count, generator=rng)) / count
 
 
-def sample(
-    velocity_at: Predict,
-    z: Tensor,
-    steps: int,
-    told: Callable[[int, int], None] = lambda done, of: None,
-) -> Tensor:
+def sample(velocity_at: Predict, z: Tensor, steps: int) -> Tensor:
     """From noise to a clip in [-1, 1], in `steps` steps.
 
     Lu et al. 2022, "DPM-Solver++: Fast Solver for Guided Sampling of Diffusion Probabilistic
@@ -83,7 +79,6 @@ def sample(
         velocity_at: (z, time) -> v.
         z: standard normal noise, of any shape.
         steps: as many calls of `velocity_at`.
-        told: of each step that is done, and how many there are.
     """
     grid = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
     before: Tensor | None = None
@@ -98,7 +93,6 @@ def sample(
             towards = clip + (clip - before) * (step / (2 * step_before))
         z = stepped(z, towards, (alpha, sigma), (alpha_then, sigma_then))
         before, step_before = clip, step
-        told(n + 1, steps)
     return z
 
 

@@ -3,7 +3,7 @@ rule."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -20,13 +20,9 @@ from vidsynth_plugins.text2video_small import diffusion
 from vidsynth_plugins.text2video_small.model import EMBEDDED, TextToVideo, source_of, started
 from vidsynth_plugins.text2video_small.objective import Denoising
 from vidsynth_plugins.text2video_small.options import SmallOptions
-from vidsynth_plugins.text2video_small.windows import merged, window_starts
 from vidsynth_plugins.text2video_small.words import vocabulary
 
-# T frames, N windows, F frames of a window, L tokens, D features, C channels, H, W pixels
-
-TOGETHER = 8
-"""Windows that the network sees in one go."""
+# T frames, F frames of a moment, C channels, H, W pixels
 
 
 class TextToVideoSmall(Generator):
@@ -60,7 +56,6 @@ class TextToVideoSmall(Generator):
     def __init__(self, options: object | None = None, *, conditions: Conditions) -> None:
         super().__init__(options, conditions=conditions)
         self._model: TextToVideo | None = None
-        self._told: Callable[[int, int], None] = lambda done, of: None
 
     @classmethod
     def words_of(cls, options: object, captions: Collection[str]) -> tuple[str, ...]:
@@ -89,62 +84,50 @@ class TextToVideoSmall(Generator):
             started(model, source)
         return Denoising(self.options, model)
 
-    def watch(self, told: Callable[[int, int], None]) -> None:
-        self._told = told
-
     def generate(
         self, chunks: Iterator[Chunk], spec: VideoSpec, *, rng: torch.Generator
     ) -> Iterator[Clip]:
         if self._model is None:
             raise ValueError("load_weights comes before generate")
-        held = list(chunks)
-        told = [chunk.require(Prompt) for chunk in held if len(chunk)]
-        texts = [prompt.texts[n] for prompt in told for n in prompt.index.tolist()]
-        frames = self._film(texts, rng) if texts else torch.empty(0, 3, spec.height, spec.width)
-        start = 0
-        for chunk in held:
-            part = frames[start : start + len(chunk)]
-            start += len(chunk)
-            clip = Clip.from_float(part, chunk.pts)
-            if clip.frames.shape[2:] != (spec.height, spec.width) and len(chunk):
-                clip = Clip(drawing.resize(clip.frames.cpu(), spec.height, spec.width), chunk.pts)
+        context, ready = None, torch.empty(0, 3, *self._model.frame_size.tolist())
+        for chunk in chunks:
+            prompt = chunk.require(Prompt)
+            while len(ready) < len(chunk):
+                text = prompt.texts[int(prompt.index[len(ready)])]
+                moment, context = self._moment(text, context, rng)
+                ready = torch.cat([ready, moment.cpu()])
+            clip = Clip.from_float(ready[: len(chunk)], chunk.pts)
+            ready = ready[len(chunk) :]
+            if len(chunk) and clip.frames.shape[2:] != (spec.height, spec.width):
+                clip = Clip(drawing.resize(clip.frames, spec.height, spec.width), chunk.pts)
             yield clip
 
-    def _film(self, texts: list[str], rng: torch.Generator) -> Tensor:
-        """(T, 3, H, W) in [-1, 1], of one text for each frame."""
+    def _moment(
+        self, text: str, context: Tensor | None, rng: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """The next `stride` frames (F, 3, H, W) in [-1, 1], and what comes before the ones after
+        them: the frames made so far, as many as there is room for."""
         model, options = self._model, self.options
         assert model is not None
-        stride = options.stride
-        length = -(-len(texts) // stride) * stride
-        window = min(length, options.num_frames)
-        starts = window_starts(length, window, options.overlap, stride)
-        # A window is of what is said at its middle.
-        of_windows = [texts[min(start + window // 2, len(texts) - 1)] for start in starts]
+        device, stride = model.frame_size.device, options.stride
         height, width = model.frame_size.tolist()
-        noise = torch.randn(length, 3, height, width, generator=rng).to(model.frame_size.device)
-        texts_of_both = [*of_windows, *[options.negative] * len(starts)]
-        tokens, wholes = (part.chunk(2) for part in model.encoded(texts_of_both))
+        drawn = torch.randn(options.num_frames, 3, height, width, generator=rng).to(device)
+        noise, later = drawn[:stride], drawn[stride:]
+        before = drawn[:0] if context is None else context
+        later = later[: options.num_frames - stride - len(before)]
+        tokens, wholes = model.encoded([text, options.negative])
+        times = torch.ones(options.num_frames // stride, device=device)
+        times[: len(before) // stride] = 0
+        now = len(before) // stride
 
-        def predict(z_TCHW: Tensor, time: Tensor) -> Tensor:
-            windows = torch.stack([z_TCHW[start : start + window] for start in starts])
-            pieces = [
-                self._velocity(windows[span], time, [t[span] for t in (*tokens, *wholes)])
-                for span in (slice(n, n + TOGETHER) for n in range(0, len(starts), TOGETHER))
-            ]
-            return merged(torch.cat(pieces), starts, length)
+        def velocity(z_FCHW: Tensor, time: Tensor) -> Tensor:
+            times[now] = time
+            film = torch.cat([before, z_FCHW, later])
+            made = model(film.expand(2, -1, -1, -1, -1), times.expand(2, -1), tokens, wholes)
+            frames = made.float()[:, len(before) : len(before) + stride]
+            alpha, sigma = diffusion.alpha_sigma(time.to(device))
+            v_told, v_untold = diffusion.velocity_to(z_FCHW, frames, alpha, sigma)
+            return diffusion.guided(v_told, v_untold, options.guidance)
 
-        return diffusion.sample(predict, noise, options.steps, self._told)[: len(texts)].clamp(
-            -1, 1
-        )
-
-    def _velocity(self, z_NFCHW: Tensor, time: Tensor, texts: list[Tensor]) -> Tensor:
-        """Guided v of some windows; `texts` as tokens told and untold, then wholes."""
-        assert self._model is not None
-        told, untold, whole_told, whole_untold = texts
-        both = torch.cat([z_NFCHW, z_NFCHW])
-        times = time.to(both).expand(len(both))
-        tokens, wholes = torch.cat([told, untold]), torch.cat([whole_told, whole_untold])
-        made = self._model(both, times, tokens, wholes).float()
-        v = diffusion.velocity_to(both, made, *diffusion.alpha_sigma(time.to(both)))
-        v_told, v_untold = v.chunk(2)
-        return diffusion.guided(v_told, v_untold, self.options.guidance)
+        moment = diffusion.sample(velocity, noise, options.steps).clamp(-1, 1)
+        return moment, torch.cat([before, moment])[-(options.num_frames - stride) :]

@@ -95,9 +95,9 @@ class TextToVideo(nn.Module):
         return tokens_BLD.to(device), pooled_BD.to(device)
 
     def forward(
-        self, clips_BTCHW: Tensor, noise_B: Tensor, tokens_BLD: Tensor, pooled_BD: Tensor
+        self, clips_BTCHW: Tensor, noise_BM: Tensor, tokens_BLD: Tensor, pooled_BD: Tensor
     ) -> Tensor:
-        return self.denoiser(clips_BTCHW, noise_B, tokens_BLD, pooled_BD)
+        return self.denoiser(clips_BTCHW, noise_BM, tokens_BLD, pooled_BD)
 
     def filled(self, weights: Mapping[str, Tensor]) -> TextToVideo:
         """With these weights, on their device. Raises BadSubject where they do not fit."""

@@ -51,8 +51,8 @@ class Convolutions(nn.Module):
         self.space = nn.Conv2d(width, width, 3, padding=1)
         self.time = nn.Conv3d(width, width, (3, 1, 1), padding=(1, 0, 0))
 
-    def forward(self, x_BTHWD: Tensor, changes_BCD: Tensor) -> Tensor:
-        shift, scale, gate = _changes(changes_BCD + self.changes, x_BTHWD)
+    def forward(self, x_BTHWD: Tensor, changes_BTCD: Tensor) -> Tensor:
+        shift, scale, gate = _changes(changes_BTCD + self.changes, x_BTHWD)
         inner = F.silu(_modulated(x_BTHWD, shift, scale))
         inner = self.space(inner.flatten(0, 1).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         inner = F.silu(inner.view(x_BTHWD.shape)).permute(0, 4, 1, 2, 3)
@@ -73,8 +73,8 @@ class Attention(nn.Module):
         self.rise = nn.Linear(width, 4 * width)
         self.fall = nn.Linear(4 * width, width)
 
-    def forward(self, x_BND: Tensor, changes_BCD: Tensor, text_BLD: Tensor) -> Tensor:
-        changes = (changes_BCD + self.changes).to(x_BND.dtype)[:, :, None].unbind(dim=1)
+    def forward(self, x_BND: Tensor, changes_BNCD: Tensor, text_BLD: Tensor) -> Tensor:
+        changes = (changes_BNCD + self.changes).to(x_BND.dtype).unbind(dim=2)
         shift, scale, gate, shift_after, scale_after, gate_after = changes
         qkv = self._by_head(self.qkv(_modulated(x_BND, shift, scale)), 3)
         told = self._by_head(self.text_kv(text_BLD), 2)
@@ -95,8 +95,8 @@ CHANGES = 3
 a kind, to which each adds its own; all begin at 0, so that a block begins by changing nothing."""
 
 
-def _changes(changes_BCD: Tensor, x_BTHWD: Tensor) -> tuple[Tensor, ...]:
-    return changes_BCD.to(x_BTHWD.dtype)[:, :, None, None, None].unbind(dim=1)
+def _changes(changes_BTCD: Tensor, x_BTHWD: Tensor) -> tuple[Tensor, ...]:
+    return changes_BTCD.to(x_BTHWD.dtype)[:, :, :, None, None].unbind(dim=2)
 
 
 def _modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -160,13 +160,13 @@ class Denoiser(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(
-        self, clips_BTCHW: Tensor, noise_B: Tensor, tokens_BLD: Tensor, pooled_BD: Tensor
+        self, clips_BTCHW: Tensor, noise_BM: Tensor, tokens_BLD: Tensor, pooled_BD: Tensor
     ) -> Tensor:
         """(B, T, 3, H, W) clips in [-1, 1] without noise, from noisy ones.
 
         Args:
             clips_BTCHW: T frames, a multiple of `stride`, at most `num_frames`.
-            noise_B: in [0, 1], time of the diffusion.
+            noise_BM: in [0, 1], time of the diffusion at each of M = T / `stride` moments.
             tokens_BLD: the text, token by token.
             pooled_BD: the whole text.
         """
@@ -174,26 +174,27 @@ class Denoiser(nn.Module):
         filled = pad_to_multiple(clips_BTCHW.flatten(0, 1), MERGED * self.patch)
         x_BTHWD = self.into(self._cells(filled.unflatten(0, clips_BTCHW.shape[:2])))
         x_BTHWD = x_BTHWD + self.places.to(x_BTHWD.dtype)
-        whole_BD = F.silu(self.noise(_waves(noise_B)) + self.whole(pooled_BD))
-        changes_BCD = self.changes(whole_BD).unflatten(-1, (CHANGES + 2, -1))
+        whole_BTD = F.silu(self.noise(_waves(noise_BM)) + self.whole(pooled_BD)[:, None])
+        changes_BTCD = self.changes(whole_BTD).unflatten(-1, (CHANGES + 2, -1))
         for block in self.before:
-            x_BTHWD = block(x_BTHWD, changes_BCD[:, :CHANGES])
-        x_BTHWD = x_BTHWD + self._of_tokens(x_BTHWD, whole_BD, self.text(tokens_BLD))
+            x_BTHWD = block(x_BTHWD, changes_BTCD[:, :, :CHANGES])
+        x_BTHWD = x_BTHWD + self._of_tokens(x_BTHWD, whole_BTD, self.text(tokens_BLD))
         for block in self.after:
-            x_BTHWD = block(x_BTHWD, changes_BCD[:, :CHANGES])
-        shift, scale = _changes(changes_BCD[:, CHANGES:], x_BTHWD)
+            x_BTHWD = block(x_BTHWD, changes_BTCD[:, :, :CHANGES])
+        shift, scale = _changes(changes_BTCD[:, :, CHANGES:], x_BTHWD)
         made = self._frames(self.out(_modulated(x_BTHWD, shift, scale)).float())
         return made[..., :height, :width]
 
-    def _of_tokens(self, x_BTHWD: Tensor, whole_BD: Tensor, text_BLD: Tensor) -> Tensor:
+    def _of_tokens(self, x_BTHWD: Tensor, whole_BTD: Tensor, text_BLD: Tensor) -> Tensor:
         """What attention makes of two by two cells at a time, for each cell."""
         cells = x_BTHWD.unflatten(3, (-1, MERGED)).unflatten(2, (-1, MERGED))
         merged = self.merge(cells.transpose(3, 4).flatten(4))  # B, T, H / 2, W / 2, D
         merged = merged + self.token_places[: merged.shape[1]].to(merged.dtype)
-        changes_BCD = self.token_changes(whole_BD).unflatten(-1, (2 * CHANGES, -1))
+        changes_BTCD = self.token_changes(whole_BTD).unflatten(-1, (2 * CHANGES, -1))
+        of_tokens = changes_BTCD.repeat_interleave(merged.shape[2] * merged.shape[3], dim=1)
         tokens_BND = merged.flatten(1, 3)
         for block in self.blocks:
-            tokens_BND = block(tokens_BND, changes_BCD, text_BLD)
+            tokens_BND = block(tokens_BND, of_tokens, text_BLD)
         divided = self.divide(tokens_BND.view(merged.shape))
         divided = divided.unflatten(-1, (MERGED, MERGED, -1)).transpose(3, 4)
         return divided.flatten(4, 5).flatten(2, 3)
@@ -229,8 +230,8 @@ def _grid_waves(grid: tuple[int, int, int], width: int) -> Tensor:
     return 0.5 * torch.cat(axes, dim=-1)[..., :width].clone()
 
 
-def _waves(noise_B: Tensor) -> Tensor:
-    """(B, FREQUENCIES): sines and cosines of 1 to 1000 radians over [0, 1]."""
-    rates = torch.logspace(0, math.log10(1000), FREQUENCIES // 2, device=noise_B.device)
-    angles = noise_B[:, None].float() * rates
-    return torch.cat([angles.sin(), angles.cos()], dim=1)
+def _waves(noise_BM: Tensor) -> Tensor:
+    """(B, M, FREQUENCIES): sines and cosines of 1 to 1000 radians over [0, 1]."""
+    rates = torch.logspace(0, math.log10(1000), FREQUENCIES // 2, device=noise_BM.device)
+    angles = noise_BM[..., None].float() * rates
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)

@@ -11,7 +11,10 @@ from vidsynth_plugins.text2video_small import diffusion
 from vidsynth_plugins.text2video_small.model import TextToVideo
 from vidsynth_plugins.text2video_small.options import SmallOptions
 
-# B clips, T frames, C channels, H, W pixels
+# B clips, T frames, M moments, C channels, H, W pixels
+
+MADE_NOISE = 0.05
+"""Time of the diffusion up to which moments that are made already are noisy in training."""
 
 
 class Denoising(Objective):
@@ -40,8 +43,25 @@ class Denoising(Objective):
         count = len(clips_BTCHW)
         told = torch.rand(count) >= self.options.untold
         texts = [text if t else "" for text, t in zip(batch.captions, told.tolist(), strict=True)]
-        noise_B = diffusion.times(count).to(clips_BTCHW.device)
-        alpha, sigma = (s.view(-1, 1, 1, 1, 1) for s in diffusion.alpha_sigma(noise_B))
-        hiss = torch.randn_like(clips_BTCHW)
-        made = self.model(alpha * clips_BTCHW + sigma * hiss, noise_B, *self.model.encoded(texts))
-        return {"velocity": diffusion.loss(made, clips_BTCHW, sigma).mean()}
+        noise_BM, learnt_BM = self._times(count, clips_BTCHW.shape[1] // self.options.stride)
+        noise_BM = noise_BM.to(clips_BTCHW.device)
+        by_frame = noise_BM.repeat_interleave(self.options.stride, dim=1)[..., None, None, None]
+        alpha, sigma = diffusion.alpha_sigma(by_frame)
+        noisy = alpha * clips_BTCHW + sigma * torch.randn_like(clips_BTCHW)
+        made = self.model(noisy, noise_BM, *self.model.encoded(texts))
+        error_BT = diffusion.loss(made, clips_BTCHW, sigma)
+        counts_BT = learnt_BM.repeat_interleave(self.options.stride, dim=1).to(error_BT)
+        return {"velocity": (error_BT * counts_BT).sum() / counts_BT.sum()}
+
+    def _times(self, count: int, moments: int) -> tuple[Tensor, Tensor]:
+        """Noise of each moment (B, M), and which are learnt: as sampling meets them.
+
+        One moment is on its way from noise to a picture; those before it are made, but for a
+        little noise, as what was made is not what was filmed; those after it are noise alone.
+        """
+        now_B1 = torch.randint(moments, (count, 1))
+        place_M = torch.arange(moments)
+        before = MADE_NOISE * torch.rand(count, moments)
+        noise_BM = torch.where(place_M < now_B1, before, torch.ones(count, moments))
+        noise_BM = torch.where(place_M == now_B1, diffusion.times(count)[:, None], noise_BM)
+        return noise_BM, place_M >= now_B1

@@ -10,9 +10,10 @@ class SmallOptions:
     """The defaults are those of the model that comes with vidsynth.
 
     Attributes:
-        num_frames: length of the clips that are learnt; longer ones are made of windows of so many.
+        num_frames: length of the clips that are learnt; each moment of a longer film is made behind
+            as many frames as there is room for.
         patch: pixels each way of a picture's cell.
-        stride: frames that a cell spans.
+        stride: frames that a cell spans; so many at a time are made, a moment.
         width: numbers that stand for a cell.
         convolutions: blocks of convolution before the attention, and as many after it.
         token_width: numbers that stand for two by two cells, where attention sees them.
@@ -28,10 +29,9 @@ class SmallOptions:
         untold: share of the training in which the text is withheld, for guidance.
         learning_rate: of AdamW, per step.
         decay_from: share of the training after which the learning rate falls linearly to 0.
-        steps: of sampling; each calls the network twice.
+        steps: of sampling each moment of `stride` frames; each step calls the network twice.
         guidance: how much more than by itself the text counts; 1 for no more.
         negative: what is not wanted, in the words that it knows.
-        overlap: share of a window that the next one shares, where a film is longer than one.
     """
 
     num_frames: int = 12
@@ -50,10 +50,9 @@ class SmallOptions:
     untold: float = 0.1
     learning_rate: float = 1e-3
     decay_from: float = 0.6
-    steps: int = 24
+    steps: int = 16
     guidance: float = 2.5
     negative: str = ""
-    overlap: float = 0.5
 
     def __post_init__(self) -> None:
         for name in ("num_frames", "patch", "stride", "width", "convolutions", "depth", "steps"):
@@ -63,10 +62,10 @@ class SmallOptions:
             width = getattr(self, name)
             if width < 1 or width % self.heads:
                 raise ValueError(f"{name} must be a multiple of heads ({self.heads}); got {width}")
-        if self.num_frames % self.stride:
-            raise ValueError(f"num_frames must be a multiple of stride ({self.stride})")
-        if not 0 <= self.untold < 1 or not 0 <= self.overlap < 1:
-            raise ValueError("untold and overlap must be at least 0 and below 1")
+        if self.num_frames % self.stride or self.num_frames < 2 * self.stride:
+            raise ValueError(f"num_frames must be twice, three times... the stride ({self.stride})")
+        if not 0 <= self.untold < 1:
+            raise ValueError("untold must be at least 0 and below 1")
         if self.lora < 0 or (self.lora and not self.start):
             raise ValueError(
                 'lora must be at least 0, and goes with start, like start = "embedded"'
