@@ -18,11 +18,11 @@ ORDER = (
     "devices", "compiling", "processes", "clip", "raster", "facemesh", "drawing", "smoothing",
     "bodies", "faces", "correspondence", "checksums", "conditioning", "several", "classes",
     "exemplars", "regions", "stream", "kinds", "loading", "pixels", "sound", "encode", "pictures",
-    "video", "worlds", "clips", "distances", "blocks", "losses", "plate", "parametric",
+    "video", "worlds", "clips", "captions", "distances", "blocks", "losses", "plate", "parametric",
     "retarget_body", "retarget_face", "retarget", "summaries", "steady", "kept", "stages",
     "subject", "outputs", "provenance", "filming", "importing", "tracking", "dataset", "given",
-    "scores", "watching", "checkpoint", "training", "choosing", "fitting", "generation",
-    "clipmodels", "editing", "jobs", "pipeline", "evaluation",
+    "scores", "watching", "checkpoint", "training", "choosing", "fitting", "making", "prompting",
+    "generation", "clipmodels", "editing", "jobs", "pipeline", "evaluation",
     "testing", "bench", "cli",
 )  # fmt: skip
 

@@ -75,7 +75,7 @@ def test_linked_files_exist() -> None:
 def test_the_table_of_plugins_names_every_one_of_ours() -> None:
     table = (ROOT / "plugins" / "README.md").read_text(encoding="utf-8")
     rows = {
-        tuple(re.findall(r"^\| `(\w+)` \| (\w+)", line)[0])
+        tuple(re.findall(r"^\| `([\w-]+)` \| (\w+)", line)[0])
         for line in table.splitlines()
         if line.startswith("| `")
     }

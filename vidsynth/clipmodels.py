@@ -1,19 +1,22 @@
-"""Models of clips by class: trained from many clips, driven by no video, asked for a class."""
+"""Models of many clips, by class or with captions: driven by no video, asked for a class or by a
+prompt."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from vidsynth import devices, options
+from vidsynth import devices, options, registry
+from vidsynth.captions import Films, every_text, has_captions, prepare_captioned
 from vidsynth.choosing import resolved_generator
-from vidsynth.classes import ClassLabel
+from vidsynth.classes import ClassLabel, Prompt
 from vidsynth.clips import ClipOptions, Clips, is_collection, prepare_clips
+from vidsynth.conditioning import Conditioning
 from vidsynth.errors import BadSubject
 from vidsynth.fitting import (
     alone_in,
@@ -25,8 +28,8 @@ from vidsynth.fitting import (
     refuse_another_size,
     taught,
 )
-from vidsynth.generation import contact_sheet, make_clip
 from vidsynth.kinds import Conditions, Generator
+from vidsynth.making import contact_sheet, make_clip
 from vidsynth.processes import Processes
 from vidsynth.recipes import Recipe, load_recipe
 from vidsynth.report import Reporter
@@ -44,6 +47,8 @@ from vidsynth.training import Run, TrainOptions
 # B batch, T frames, N classes, C channels, H, W pixels
 
 SCORED_CLASSES, SCORED_CLIPS = 8, 6
+SCORED_OF_PROMPTS = 2
+"""Clips of each caption: diffusion takes its time."""
 COLLAPSED = 0.3
 """Clips of a class that differ less than so many times as much as real ones have collapsed, if they
 differed more before, or ..."""
@@ -73,8 +78,13 @@ class Variety:
 def learns_from_clips(recipe: str | None, source: Path) -> bool:
     """Whether that recipe does; without one, whether that is what the source asks for."""
     if recipe is None:
-        return is_collection(source)
+        return is_collection(source) or has_captions(source)
     return load_recipe(recipe).clips is not None
+
+
+def recipe_for(source: Path) -> str:
+    """The recipe for clips, where none is named."""
+    return "text2video-small" if has_captions(source) else "dvdgan"
 
 
 def fit_clips(
@@ -88,9 +98,12 @@ def fit_clips(
     seed: int,
     reporter: Reporter,
 ) -> Subject:
-    """Train the model in `folder` on clips by class until it has had the budget.
+    """Train the model in `folder` on many clips until it has had the budget.
 
-    Arguments as of `fitting.fit`; `source` as of `clips.prepare_clips`. Raises what these raise.
+    Where the recipe's generator takes prompts, on clips with captions, else on clips by class.
+
+    Arguments as of `fitting.fit`; `source` as of `captions.prepare_captioned` or
+    `clips.prepare_clips`. Raises what these raise.
     """
     training = options.build(TrainOptions, recipe.training, where="training")
     limit = limit_of(budget, steps, training)
@@ -99,22 +112,23 @@ def fit_clips(
     existing = opened(folder)
     reference = resolved_generator(recipe)
     clips = _prepared(source, recipe, reference, processes, reporter)
-    card = _card(source, recipe, reference, clips)
+    conditions = _conditions(reference, clips)
+    card = _card(source, recipe, reference, clips, conditions)
     if existing is not None:
         _refuse_another_model(existing, card, recipe)
         if has_had(existing, limit, reporter):
             return existing
     card = going_on(card, existing)
     reporter.say(
-        f"{recipe.name} recipe at {recipe.size} px: {len(clips.clips)} clips of "
-        f"{len(clips.names)} classes"
+        f"{recipe.name} recipe at {recipe.size} px: {_count(clips)} of {len(clips.names)} "
+        f"{'captions' if Prompt in conditions.kinds else 'classes'}"
     )
     with alone_in(folder, processes):
         if processes.is_main:
             save_card(folder, card)
 
         torch.manual_seed(seed)
-        painter = build_generator(reference, _conditions(clips.names))
+        painter = build_generator(reference, conditions)
         objective = painter.objective(clips.spec)
         return taught(
             folder,
@@ -133,11 +147,12 @@ def fit_clips(
 
 def _prepared(
     source: Path, recipe: Recipe, reference: PluginRef, processes: Processes, reporter: Reporter
-) -> Clips:
+) -> Clips | Films:
     """Of several processes the first fills the cache for the others."""
+    prepared = prepare_captioned if _takes_prompts(reference) else prepare_clips
     if not processes.is_main:
         processes.wait()
-    clips = prepare_clips(
+    clips = prepared(
         source,
         options.build(ClipOptions, recipe.clips or {}, where="clips"),
         size=recipe.size,
@@ -149,20 +164,27 @@ def _prepared(
     return clips
 
 
-def _card(source: Path, recipe: Recipe, reference: PluginRef, clips: Clips) -> SubjectCard:
+def _card(
+    source: Path,
+    recipe: Recipe,
+    reference: PluginRef,
+    clips: Clips | Films,
+    conditions: Conditions,
+) -> SubjectCard:
     spec = clips.spec
     return SubjectCard(
         recipe=recipe.name,
         extractor=PluginRef(name=""),
         generator=reference,
-        channels=len(clips.names),
+        channels=conditions.channels,
         background=False,
         height=spec.height,
         width=spec.width,
         fps=str(spec.fps),
         window=(0, 0, spec.width, spec.height),
         summary={},
-        classes=clips.names,
+        classes=() if Prompt in conditions.kinds else clips.names,
+        words=conditions.words,
         settings={
             "size": recipe.size,
             "training": dict(recipe.training),
@@ -183,13 +205,34 @@ def _refuse_another_model(existing: Subject, card: SubjectCard, recipe: Recipe) 
     refuse_another_size(existing, recipe.size)
 
 
-def _conditions(names: Sequence[str]) -> Conditions:
-    return Conditions(kinds=(ClassLabel,), channels=len(names))
+def _takes_prompts(reference: PluginRef) -> bool:
+    plugin: Any = registry.load("generator", reference.name)
+    return plugin.takes(Prompt)
+
+
+def _conditions(reference: PluginRef, clips: Clips | Films) -> Conditions:
+    plugin: Any = registry.load("generator", reference.name)
+    if not plugin.takes(Prompt):
+        return Conditions(kinds=(ClassLabel,), channels=len(clips.names))
+    values = options.build(plugin.Options, reference.options, where="generator")
+    words = plugin.words_of(values, every_text(clips))
+    return Conditions(kinds=(Prompt,), channels=1, words=words)
+
+
+def _count(clips: Clips | Films) -> str:
+    return "films drawn anew" if isinstance(clips, Films) else f"{len(clips.clips)} clips"
+
+
+def _told(painter: Generator, clips: Clips | Films, index: int, num_frames: int) -> Conditioning:
+    """What asks for a clip of the class, or with the caption, of this index."""
+    if Prompt in painter.conditions.kinds:
+        return Prompt.of(clips.names[index], num_frames)
+    return ClassLabel.of(clips.names[index], clips.names, num_frames)
 
 
 def _scorer(
     painter: Generator,
-    clips: Clips,
+    clips: Clips | Films,
     num_frames: int,
     folder: Path,
     device: torch.device,
@@ -197,15 +240,16 @@ def _scorer(
 ) -> Callable[[Mapping[str, Tensor], Run], Variety]:
     """Judges weights by clips of some classes, which are shown in preview.png."""
     chosen = range(min(SCORED_CLASSES, len(clips.names)))
-    real = [clips.of_class(n, num_frames, SCORED_CLIPS) for n in chosen]
+    count = SCORED_OF_PROMPTS if Prompt in painter.conditions.kinds else SCORED_CLIPS
+    real = [clips.of_class(n, num_frames, count) for n in chosen]
 
     def clip_of(index: int, seed: int) -> Tensor:
-        label = ClassLabel.of(clips.names[index], clips.names, num_frames)
-        return make_clip(painter, [label], clips.spec, seed=seed, device=device)
+        told = _told(painter, clips, index, num_frames)
+        return make_clip(painter, [told], clips.spec, seed=seed, device=device)
 
     def judge(weights: Mapping[str, Tensor], run: Run) -> Variety:
         painter.load_weights(weights)
-        made = [torch.stack([clip_of(n, seed) for seed in range(SCORED_CLIPS)]) for n in chosen]
+        made = [torch.stack([clip_of(n, seed) for seed in range(count)]) for n in chosen]
         write_picture(folder / "preview.png", contact_sheet([c for of in made for c in of[:2]]))
         found = Variety(diversity=diversity(made, real))
         if has_collapsed(found.diversity, [row["diversity"] for row in run.scores]):

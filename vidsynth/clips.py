@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
@@ -43,12 +43,17 @@ class ClipOptions:
     Attributes:
         fps: frames per second that all clips are brought to.
         classes: names of the classes that are learnt; empty for all there are.
+        held_out: of captioned clips of a world, one combination of colour, shape and motion in so
+            many is not learnt; 0 holds none out.
     """
 
     fps: float = 12.0
     classes: tuple[str, ...] = ()
+    held_out: int = 0
 
     def __post_init__(self) -> None:
+        if self.held_out < 0 or self.held_out == 1:
+            raise ValueError("held_out must be 0, or at least 2")
         if not 0 < self.fps <= 1000:
             raise ValueError("fps must be above 0 and at most 1000")
 
@@ -105,7 +110,11 @@ class Clips:
             samples.append(self.clips[index][begin : begin + num_frames])
         frames = torch.stack(samples).to(device).float().div_(127.5).sub_(1.0)
         shares = F.one_hot(self.labels[starts], len(self.names)).float().to(device)
-        return TrainBatch(frames, shares[:, None, :, None, None].expand(-1, num_frames, -1, 1, 1))
+        return TrainBatch(
+            frames,
+            shares[:, None, :, None, None].expand(-1, num_frames, -1, 1, 1),
+            captions=tuple(self.names[n] for n in self.labels[starts].tolist()),
+        )
 
     def of_class(self, index: int, num_frames: int, most: int) -> Tensor:
         """(n, num_frames, 3, S, S) uint8: the beginnings of up to `most` clips of a class."""
@@ -178,6 +187,7 @@ def prepare_clips(
     *,
     size: int,
     num_frames: int,
+    find: Callable[[Path], list[ClipFile]] = find_clips,
     reporter: Reporter | None = None,
 ) -> Clips:
     """Clips ready for training: square, `size` px, `wanted.fps`.
@@ -190,6 +200,7 @@ def prepare_clips(
         wanted: classes and frame rate.
         size: pixels each way; longer sides are cut off evenly.
         num_frames: of a training sample.
+        find: tells what clips a source holds, and the label of each.
 
     Raises:
         UnsupportedVideo: there are no clips, or none can be used.
@@ -199,7 +210,7 @@ def prepare_clips(
     fps = Fraction(wanted.fps).limit_denominator(1001)
     if str(source) == WORLD:
         return _of_world(wanted, size, num_frames, fps)
-    files = _chosen(find_clips(source), wanted.classes)
+    files = _chosen(find(source), wanted.classes)
     decoded = _decoded(files, size, fps, reporter)
     kept = {f: clip for f, clip in decoded.items() if isinstance(clip, Read)}
     bad = [str(error) for error in decoded.values() if isinstance(error, UnsupportedVideo)]

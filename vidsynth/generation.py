@@ -1,39 +1,36 @@
-"""Making clips that no video drives: of a class, from noise."""
+"""Making clips that no video drives: of a class, from noise, or from words."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
 
-from vidsynth import __version__, devices, drawing, options, stages, stream, video
+from vidsynth import devices, options, prompting
+from vidsynth.choosing import Settings, nested
 from vidsynth.classes import ClassLabel, Noise
-from vidsynth.clip import Clip, VideoSpec
 from vidsynth.conditioning import Conditioning
 from vidsynth.errors import BadOption, BadSubject
-from vidsynth.files import check_free, writing
 from vidsynth.kinds import Generator
-from vidsynth.outputs import settings_file
-from vidsynth.provenance import about, as_metadata, sign_and_tell
+from vidsynth.making import Outputs, contact_sheet, make_clip, making, write_film, write_sheet
+from vidsynth.provenance import about
 from vidsynth.report import Reporter
-from vidsynth.stream import Chunk, Stage
-from vidsynth.subject import Subject, load_subject, write_picture
+from vidsynth.subject import Subject, load_subject
 
-# T frames, C channels, H, W pixels
+__all__ = ["Wish", "classes_of", "contact_sheet", "generate", "make_clip"]
 
 LEAST_TRUNCATION = 0.01
 """Below this nearly every number would be drawn again."""
-SHEET_ROWS, SHEET_COLUMNS = 8, 8
-SHEET_PX = 64
-"""Frames of a sheet are enlarged to at least this height."""
+SHEET_ROWS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
-    """One clip that is asked for."""
+    """One clip of a class that is asked for."""
 
     name: str
     """Of the class."""
@@ -71,14 +68,24 @@ class Wish:
 
 
 def generate(
-    subject: Subject | str | Path,
+    subject: Subject | str | Path | None = None,
     output: str | Path | None = None,
     *,
+    prompt: str | None = None,
+    schedule: str | Path | None = None,
+    model: str | None = None,
+    negative: str | None = None,
+    denoising: int | None = None,
+    guidance: float | None = None,
+    image: str | Path | None = None,
+    size: tuple[int, int] | None = None,
+    fps: float | None = None,
+    candidates: int = 1,
     class_name: str | None = None,
     to_class: str | None = None,
     to_seed: int | None = None,
-    frames: int | None = None,
     truncation: float | None = None,
+    frames: int | None = None,
     sheet: str | Path | None = None,
     device: str = "auto",
     seed: int = 0,
@@ -86,26 +93,39 @@ def generate(
     overwrite: bool = False,
     provenance: bool = True,
     certificate: str | Path | None = None,
+    settings: Settings = (),
     reporter: Reporter | None = None,
 ) -> list[Path]:
-    """Make a clip of a class with a model of clips, and write the video.
+    """Make a clip of a class, or one that words describe, and write the video.
 
     Args:
-        subject: folder of the model.
+        subject: folder of a model that was trained here; None for the small one that comes with
+            vidsynth, or for `model`.
         output: the video to write; None where only a sheet is wanted.
-        class_name: what to show; may be left out of a model of one class.
+        prompt: what to show, in words.
+        schedule: a TOML file of prompts and the times from which they hold, instead.
+        model: a pretrained text-to-video model, a folder or OWNER/NAME, for the plugin text2video.
+        negative: what not to show, in words.
+        denoising: steps of a diffusion.
+        guidance: how much the prompt counts.
+        image: a picture that the film starts from, where the model takes one.
+        size: width and height in pixels; by default the model's.
+        fps: by default the model's.
+        candidates: make so many and keep the one that shows the prompt best.
+        class_name: what to show, of a model of classes; may be left out where there is one.
         to_class: a class that the clip changes into on its way.
         to_seed: a seed whose noise the clip arrives at.
-        frames: length; by default that of the clips which the model has learnt.
         truncation: noise further from 0 than this is drawn again: the lower, the more usual, and
             the more alike, are the clips.
-        sheet: a PNG to write: moments of clips of the class, seed by seed, or without a class of
-            every class.
+        frames: length; by default that of the clips which the model has learnt.
+        sheet: a PNG to write: moments of clips of the class or prompt, seed by seed, or without
+            either of every class.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
         seed: of the noise.
         codec: "h264" or another that the container takes.
         overwrite: replace outputs that exist.
         provenance, certificate: as in `transfer`.
+        settings: further options of the generator, like "generator.overlap=0.25".
         reporter: told of progress.
 
     Returns:
@@ -118,61 +138,89 @@ def generate(
     """
     reporter = reporter or Reporter()
     film, picture = (None if path is None else Path(path) for path in (output, sheet))
-    _check(film, picture, codec, overwrite, truncation, frames)
-    model = subject if isinstance(subject, Subject) else load_subject(subject)
-    names = classes_of(model)
-    num_frames = frames or int(model.card.generator.options.get("num_frames", 24))
+    outputs = Outputs(
+        film=film,
+        sheet=picture,
+        codec=codec,
+        overwrite=overwrite,
+        provenance=provenance,
+        certificate=certificate,
+    )
+    outputs.check()
+    if frames is not None and frames < 1:
+        raise BadOption(f"a clip has at least 1 frame; got {frames}")
+    if subject is not None and model is not None:
+        raise BadOption("--subject and --model name two models; give one")
+    opened = None if subject is None else _opened(subject)
     where = devices.choose(device)
-
-    def wish(name: str, seed: int) -> Wish:
-        return Wish(
-            name=name,
-            num_frames=num_frames,
-            seed=seed,
-            to_name=to_class,
-            to_seed=to_seed,
-            truncation=truncation,
-        )
-
-    asked = wish(_one_of(names, class_name), seed) if film is not None else None
-    of_sheet = [(name, seed) for name in names]
-    if class_name is not None:
-        of_sheet = [(class_name, seed + n) for n in range(SHEET_ROWS)]
-    wishes = [wish(*row) for row in of_sheet] if picture is not None else []
-    generator = model.generator(where)
-    told = {w: w.signals(generator, names) for w in [asked, *wishes] if w is not None}
-    spec = model.card.spec
-    if picture is not None:
-        clips = [make_clip(generator, told[w], spec, seed=w.seed, device=where) for w in wishes]
-        write_picture(picture, contact_sheet(clips))
-        reporter.say(f"wrote {picture}: {len(clips)} clips")
-    if film is not None and asked is not None:
-        said = about(model.card, None) if provenance else None
-        with reporter.step("generating", total=num_frames) as step:
-            stream.run(
-                _timeline(num_frames, spec),
-                _making(generator, told[asked], spec, seed=seed, device=where),
-                lambda chunks: video.write_video(
-                    film,
-                    chunks,
-                    fps=spec.fps,
-                    codec=codec,
-                    overwrite=overwrite,
-                    device=where,
-                    metadata=said and as_metadata(said),
-                ),
-                prefetch=devices.prefetch_beside(where),
-                progress=step.update,
+    of_words = {
+        "--schedule": schedule,
+        "--negative": negative,
+        "--steps": denoising,
+        "--guidance": guidance,
+        "--image": image,
+        "--size": size,
+        "--fps": fps,
+    }
+    of_classes = {
+        "--class": class_name,
+        "--to-class": to_class,
+        "--to-seed": to_seed,
+        "--truncation": truncation,
+    }
+    if opened is not None and not opened.takes_prompts:
+        if prompt is not None:
+            raise BadOption(
+                f"{opened.folder} was trained on classes and knows no words; name one with "
+                "--class, or leave --subject out"
             )
-        sign_and_tell(film, said, certificate, reporter)
-        with writing(settings_file(film)) as temporary:
-            temporary.write_text(_resolved(model, asked))
-        reporter.say(f"wrote {film}: {num_frames} frames of {asked.name}")
-    return [path for path in (film, picture) if path is not None]
+        _refuse(of_words, "a model of classes")
+        if candidates != 1:
+            raise BadOption("--candidates is for prompts; leave it out of a model of classes")
+        asked = _Classes(class_name, to_class, to_seed, truncation, frames, seed)
+        return _of_classes(opened, asked, outputs, where, reporter)
+    _refuse(of_classes, "a prompt")
+    changes = {"negative": negative, "steps": denoising, "guidance": guidance, "image": image}
+    return prompting.generate(
+        prompting.Asked(
+            text=prompt,
+            schedule=None if schedule is None else Path(schedule),
+            changes=changes,
+            settings=nested(settings),
+            size=size,
+            fps=None if fps is None else Fraction(fps).limit_denominator(1001),
+            frames=frames,
+            seed=seed,
+            candidates=candidates,
+        ),
+        prompting.opened(opened, model, device),
+        outputs,
+        device=where,
+        reporter=reporter,
+    )
+
+
+def _opened(subject: Subject | str | Path) -> Subject:
+    model = subject if isinstance(subject, Subject) else load_subject(subject)
+    if not model.takes_prompts:
+        classes_of(model)
+    return model
+
+
+def _refuse(given: Mapping[str, Any], what: str) -> None:
+    """Raise BadOption where one of the options is given, which `what` has no use for."""
+    for name, value in given.items():
+        if value is not None:
+            raise BadOption(f"{name} means nothing to {what}; leave it out")
 
 
 def classes_of(model: Subject) -> tuple[str, ...]:
     """What a model of clips can show. Raises BadSubject for a subject that a video drives."""
+    if model.takes_prompts:
+        raise BadSubject(
+            f"{model.folder} is a model of captioned clips and has no classes; say what to show: "
+            f'vidsynth generate --subject {model.folder} "A PROMPT"'
+        )
     if not model.card.classes:
         raise BadSubject(
             f"{model.folder} is driven by a video and makes nothing without one; use vidsynth "
@@ -181,73 +229,63 @@ def classes_of(model: Subject) -> tuple[str, ...]:
     return model.card.classes
 
 
-def make_clip(
-    generator: Generator,
-    signals: Sequence[Conditioning],
-    spec: VideoSpec,
-    *,
-    seed: int,
-    device: torch.device,
-) -> Tensor:
-    """(T, 3, H, W) uint8: one clip, as long as the signals, which T frames each."""
-    made: list[Clip] = []
-    stream.run(
-        _timeline(len(signals[0]), spec),
-        _making(generator, signals, spec, seed=seed, device=device),
-        lambda chunks: made.extend(stages.clips_of(chunks)),
-        prefetch=0,
-    )
-    return Clip.concat(made).frames
+# Classes
 
 
-def contact_sheet(clips: Sequence[Tensor]) -> Tensor:
-    """(3, H', W') uint8: a row for each clip (T, 3, H, W), with moments spread over it."""
-    rows = []
-    for frames in clips:
-        index = torch.linspace(0, len(frames) - 1, min(SHEET_COLUMNS, len(frames))).round().long()
-        rows.append(torch.cat(list(frames[index]), dim=2))
-    times = -(-SHEET_PX // clips[0].shape[2])
-    sheet = torch.cat(rows, dim=1)
-    return drawing.nearest(sheet, sheet.shape[1] * times, sheet.shape[2] * times)
+@dataclass(frozen=True, slots=True)
+class _Classes:
+    """What is asked of a model of classes, as of `generate`."""
+
+    name: str | None
+    to_name: str | None
+    to_seed: int | None
+    truncation: float | None
+    frames: int | None
+    seed: int
 
 
-def _timeline(num_frames: int, spec: VideoSpec) -> Iterator[Chunk]:
-    return stages.timeline(torch.arange(num_frames, dtype=torch.float64) / float(spec.fps))
+def _of_classes(
+    model: Subject, asked: _Classes, outputs: Outputs, device: torch.device, reporter: Reporter
+) -> list[Path]:
+    if asked.truncation is not None and asked.truncation < LEAST_TRUNCATION:
+        raise BadOption(f"truncation must be at least {LEAST_TRUNCATION}; got {asked.truncation:g}")
+    names, spec = classes_of(model), model.card.spec
+    num_frames = asked.frames or int(model.card.generator.options.get("num_frames", 24))
 
+    def wish(name: str, seed: int) -> Wish:
+        return Wish(
+            name=name,
+            num_frames=num_frames,
+            seed=seed,
+            to_name=asked.to_name,
+            to_seed=asked.to_seed,
+            truncation=asked.truncation,
+        )
 
-def _making(
-    generator: Generator,
-    signals: Sequence[Conditioning],
-    spec: VideoSpec,
-    *,
-    seed: int,
-    device: torch.device,
-) -> list[Stage]:
-    line = [stages.conditioning_on(signal) for signal in signals]
-    return [*line, stages.generating(generator, spec, seed=seed, device=device)]
-
-
-def _check(
-    film: Path | None,
-    picture: Path | None,
-    codec: str,
-    overwrite: bool,
-    truncation: float | None,
-    frames: int | None,
-) -> None:
-    """What can be wrong with the outputs and the numbers, before any work."""
-    if film is None and picture is None:
-        raise BadOption("nothing to write: name a video with -o, or a picture with --sheet")
-    if film is not None:
-        video.check_codec(codec)
-        video.check_output(film, overwrite)
-        check_free(settings_file(film), overwrite)
-    if picture is not None:
-        check_free(picture, overwrite)
-    if truncation is not None and truncation < LEAST_TRUNCATION:
-        raise BadOption(f"truncation must be at least {LEAST_TRUNCATION}; got {truncation:g}")
-    if frames is not None and frames < 1:
-        raise BadOption(f"a clip has at least 1 frame; got {frames}")
+    of_film = None if outputs.film is None else wish(_one_of(names, asked.name), asked.seed)
+    of_sheet = [(name, asked.seed) for name in names]
+    if asked.name is not None:
+        of_sheet = [(asked.name, asked.seed + n) for n in range(SHEET_ROWS)]
+    wishes = [] if outputs.sheet is None else [wish(*row) for row in of_sheet]
+    generator = model.generator(device)
+    told = {w: w.signals(generator, names) for w in [of_film, *wishes] if w is not None}
+    if outputs.sheet is not None:
+        clips = [make_clip(generator, told[w], spec, seed=w.seed, device=device) for w in wishes]
+        write_sheet(outputs.sheet, clips, reporter)
+    if of_film is not None:
+        write_film(
+            outputs,
+            making(generator, told[of_film], spec, seed=of_film.seed, device=device),
+            num_frames,
+            spec.fps,
+            device=device,
+            said=about(model.card, None) if outputs.provenance else {},
+            settings=prompting.of_card(model.card) | {"clip": options.to_dict(of_film)},
+            told=of_film.name,
+            reporter=reporter,
+            generator=generator,
+        )
+    return outputs.written()
 
 
 def _one_of(names: Sequence[str], name: str | None) -> str:
@@ -256,18 +294,3 @@ def _one_of(names: Sequence[str], name: str | None) -> str:
     if len(names) > 1:
         raise BadOption(f"say what to show with --class; there are: {', '.join(names)}")
     return names[0]
-
-
-def _resolved(model: Subject, wish: Wish) -> str:
-    """The settings that made a clip, as TOML."""
-    card = model.card
-    facts = {
-        "vidsynth": __version__,
-        "recipe": card.recipe,
-        "steps": card.steps,
-        "size": [card.width, card.height],
-        "clip": options.to_dict(wish),
-        "generator": options.to_dict(card.generator),
-        "training": dict(card.settings.get("training", {})),
-    }
-    return options.to_toml(facts)

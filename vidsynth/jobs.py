@@ -22,7 +22,7 @@ from vidsynth import (
     video,
 )
 from vidsynth.choosing import Settings, choose_recipe, nested, resolved_plugins
-from vidsynth.clipmodels import fit_clips, learns_from_clips
+from vidsynth.clipmodels import fit_clips, learns_from_clips, recipe_for
 from vidsynth.conditioning import Conditioning
 from vidsynth.editing import own_motion
 from vidsynth.errors import BadOption
@@ -218,7 +218,7 @@ def train(
             "take -s clips.fps=12"
         )
     if recipe is None and (by_class or given is not None):
-        recipe = "dvdgan" if by_class else "street"
+        recipe = recipe_for(target) if by_class else "street"
     if not by_class:
         video.probe(target)
     rate = _rate(fps, () if by_class else (target,), reporter)

@@ -106,6 +106,13 @@ class TextEncoder(Plugin):
     @abstractmethod
     def encode(self, prompts: Sequence[str]) -> Sequence[TextEmbedding]: ...
 
+    def rank(self, clips: Sequence[Tensor], prompt: str) -> Sequence[int]:
+        """Indices of clips, (T, 3, H, W) uint8 RGB each: the one that shows the prompt best first.
+
+        Optional: for an encoder that sees pictures too. Raises BadOption.
+        """
+        raise BadOption(f"{type(self).__name__} sees no pictures; leave --candidates out")
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainBatch:
@@ -126,6 +133,8 @@ class TrainBatch:
     an absent region has x1 <= x0."""
     recalled: Recalled | None = None
     """Exemplars of the last `Objective.num_recalled` frames, (B, T', ...)."""
+    captions: tuple[str, ...] = ()
+    """What each of the B clips shows, in words; of clips by class the class."""
 
     @property
     def num_frames(self) -> int:
@@ -245,6 +254,8 @@ class Conditions:
     """How many Exemplars of each frame the stream carries."""
     carry: bool = False
     """Whether these also say how the frame made before is brought along."""
+    words: tuple[str, ...] = ()
+    """What `Generator.words_of` said of the captions that it learns, or has learnt, from."""
 
     @classmethod
     def for_options(
@@ -254,6 +265,7 @@ class Conditions:
         kinds: tuple[type[Conditioning], ...],
         channels: int,
         background: bool = False,
+        words: tuple[str, ...] = (),
     ) -> Conditions:
         """With the exemplars that a generator of these options asks for."""
         return cls(
@@ -262,6 +274,7 @@ class Conditions:
             background=background,
             exemplars=int(options.get("exemplars", 0)),
             carry=bool(options.get("carry", False)),
+            words=words,
         )
 
     def draw(self, chunk: Chunk, height: int, width: int) -> Tensor:
@@ -276,6 +289,9 @@ class Generator(Plugin):
     accepts: ClassVar[tuple[type[Conditioning], ...]]
     """Kinds it can be conditioned on; `Conditions.kinds` is a choice among them. `Conditioning`
     among them stands for every kind that can be drawn, those of other packages too."""
+
+    embedded: ClassVar[Path | None] = None
+    """The folder of a trained model that comes with the plugin, where one does."""
 
     pretrained: ClassVar[bool] = False
     """Whether it renders without the weights of a subject (see `PretrainedGenerator`)."""
@@ -298,6 +314,15 @@ class Generator(Plugin):
         if Conditioning in cls.accepts and kind.drawable:
             return True
         return issubclass(kind, tuple(k for k in cls.accepts if k is not Conditioning))
+
+    @classmethod
+    def words_of(cls, options: object, captions: Collection[str]) -> tuple[str, ...]:
+        """The words, of these captions and of what it starts from, that it learns to take prompts
+        in; they are kept with its weights, as `Conditions.words`.
+
+        Optional: none, where it leaves words to an encoder that knows them already.
+        """
+        return ()
 
     @abstractmethod
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:
@@ -338,6 +363,13 @@ class Generator(Plugin):
 
     def go_on(self, memory: Mapping[str, Tensor]) -> None:
         """Told before `generate` that its chunks begin where `memory` was taken."""
+
+    def watch(self, told: Callable[[int, int], None]) -> None:
+        """Asks to be told of progress within the next `generate`: step, of how many, counted from
+        1. What `told` raises cancels the work and comes out of `generate`.
+
+        Optional: one that is quick between frames tells nothing.
+        """
 
     @abstractmethod
     def generate(

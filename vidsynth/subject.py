@@ -17,8 +17,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from vidsynth import loading, options, registry, summaries
-from vidsynth.classes import ClassLabel
+from vidsynth.classes import ClassLabel, Prompt
 from vidsynth.clip import VideoSpec
+from vidsynth.conditioning import Conditioning
 from vidsynth.errors import BadSubject, PluginError, UnknownName
 from vidsynth.exemplars import Gallery
 from vidsynth.files import writing
@@ -81,6 +82,8 @@ class SubjectCard:
     """Of the target's conditioning, for retargeting."""
     classes: tuple[str, ...] = ()
     """Of a model of clips: what it can show. It has no extractor, and nothing drives it."""
+    words: tuple[str, ...] = ()
+    """Of a model of captioned clips: the words that it knows; () where its encoder does."""
     exemplars: int = 0
     """How many frames of the target's own each frame is painted from."""
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -125,21 +128,37 @@ class Subject:
 
         Raises BadSubject for a model of clips.
         """
-        if self.card.classes:
+        if self.card.classes or self.takes_prompts:
+            kind, how = (
+                ("captioned clips", '"A PROMPT"')
+                if self.takes_prompts
+                else ("clips by class", "--class NAME")
+            )
             raise BadSubject(
-                f"{self.folder} is a model of clips by class, which no video drives; use "
-                f"vidsynth generate --subject {self.folder} --class NAME"
+                f"{self.folder} is a model of {kind}, which no video drives; use "
+                f"vidsynth generate --subject {self.folder} {how}"
             )
         return build_extractor(self.card.extractor)
 
     def conditions(self) -> Conditions:
         return Conditions(
-            kinds=(ClassLabel,) if self.card.classes else (self.extractor().produces,),
+            kinds=(self._kind(),),
             channels=self.card.channels,
             background=self.card.background,
             exemplars=self.card.exemplars,
             carry=bool(self.card.generator.options.get("carry", False)),
+            words=self.card.words,
         )
+
+    def _kind(self) -> type[Conditioning]:
+        if self.card.classes:
+            return ClassLabel
+        return Prompt if self.takes_prompts else self.extractor().produces
+
+    @property
+    def takes_prompts(self) -> bool:
+        """Whether it is a model of captioned clips."""
+        return self.card.extractor.name == "" and not self.card.classes
 
     def generator(self, device: torch.device) -> Generator:
         """The generator with its trained weights on `device`. Raises BadSubject."""
@@ -240,9 +259,8 @@ def load_subject(folder: str | Path) -> Subject:
     try:
         for name in ("extractor", "generator"):
             values[name] = PluginRef(**values[name])
-        values |= {
-            name: tuple(values[name]) for name in ("window", "scores", "classes") if name in values
-        }
+        lists = ("window", "scores", "classes", "words")
+        values |= {name: tuple(values[name]) for name in lists if name in values}
         values["crop"] = None if values["crop"] is None else tuple(values["crop"])
         card = SubjectCard(**values)
         _check(card)

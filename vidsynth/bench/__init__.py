@@ -107,6 +107,10 @@ BENCHES = {
         "vidsynth.bench.dvdgan:bench",
         "Clips from noise and a class: of that class, varied, at length; each discriminator.",
     ),
+    "text": (
+        "vidsynth.bench.text:bench",
+        "Clips from words: colour, shape and motion as told, seen and held out; time; seams.",
+    ),
     "face3d": (
         "vidsynth.bench.face3d:bench",
         "Pose, gaze, expression and light of a 3D face, before and after refinement by pixels.",

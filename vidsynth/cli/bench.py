@@ -41,9 +41,11 @@ def _list(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
 @click.option(
     "--clip", type=FILE, help="A video of your own, where a bench takes one (quality, face3d)."
 )
-@click.option("--subject", type=FILE, help="A trained model to judge instead of training (dvdgan).")
+@click.option(
+    "--subject", type=FILE, help="A trained model to judge instead of training (dvdgan, text)."
+)
 @click.option("--world", metavar="puppet|head", help="A synthetic world instead of the first.")
-@click.option("--sheet", type=FILE, help="A picture to write, to look at (quality).")
+@click.option("--sheet", type=FILE, help="A picture to write, to look at (quality, text).")
 @job_options("size", "device", "overwrite", "debug")
 def bench(name: str, report: Path | None, overwrite: bool, **asked: Any) -> None:
     """Measure one thing, NAME, on this machine; `--list` says what there is.

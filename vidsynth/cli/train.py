@@ -39,9 +39,15 @@ def train(target: Path, output: Path, **options: Any) -> None:
     Clips of any length are learnt from many short ones by class: TARGET is then a folder with one
     folder of clips for each class, a .csv of paths and classes, or the synthetic world:shapes.
 
-    
+    \b
         vidsynth train clips/ --recipe dvdgan -o model/
         vidsynth generate --subject model/ --class walking -o out.mp4
+
+    Or by their captions, in a captions.csv of paths and captions, or a .txt beside each clip:
+
+    \b
+        vidsynth train clips/ --recipe text2video-small -o model/
+        vidsynth generate --subject model/ "a dog jumps" -o out.mp4
 
     A folder that an earlier run left unfinished is gone on with, exactly where it stopped. Run it
     under `accelerate launch -m vidsynth.cli train ...` to use several GPUs or machines.

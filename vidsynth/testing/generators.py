@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from vidsynth import options
+from vidsynth.classes import Prompt
 from vidsynth.clip import Clip, VideoSpec
 from vidsynth.conditioning import BackgroundPlate, Conditioning, Exemplars
 from vidsynth.errors import BadSubject, VidsynthError
@@ -217,10 +218,15 @@ class _Stage:
         plugin: Any = case.plugin
         kinds = case.kinds or tuple(k for k in plugin.accepts if k in case.makers)[:1]
         assert kinds, f"the kit makes none of the kinds that {plugin.__name__} accepts"
-        channels = sum(case.makers[k](1, 16, 16).draw(16, 16).shape[1] for k in kinds)
+        drawn = [k for k in kinds if k is not Prompt]  # words have no picture
+        channels = sum(case.makers[k](1, 16, 16).draw(16, 16).shape[1] for k in drawn)
         chosen = case.built_options()
         conditions = Conditions.for_options(
-            options.to_dict(chosen), kinds=kinds, channels=channels, background=case.background
+            options.to_dict(chosen),
+            kinds=kinds,
+            channels=channels,
+            background=case.background,
+            words=plugin.words_of(chosen, _texts(case, kinds)),
         )
         generator: Generator = plugin(chosen, conditions=conditions)
         spec = VideoSpec(height=case.height, width=case.width, fps=Fraction(25))
@@ -296,7 +302,9 @@ class _Stage:
         footage = self.case.footage(num_frames + 4)
         size = (self.case.height, self.case.width)
         signals = self.signals(len(footage))
-        kinds = len(self.generator.conditions.kinds)
+        kinds = self.generator.conditions.kinds
+        drawn = [s for s in signals[: len(kinds)] if not isinstance(s, Prompt)]
+        maps = [s.draw(*size) for s in drawn] or [torch.zeros(len(footage), 0, *size)]
         plates = [s.draw(*size)[0] for s in signals if isinstance(s, BackgroundPlate)]
         remembered = [Recalled.of(s, CPU) for s in signals if isinstance(s, Exemplars)]
         subject = signals[0].silhouette(*size)
@@ -310,12 +318,19 @@ class _Stage:
 
         return TrainBatch(
             frames_BTCHW=samples(footage.as_float()),
-            maps_BTCHW=samples(torch.cat([s.draw(*size) for s in signals[:kinds]], 1)) / 255,
+            maps_BTCHW=samples(torch.cat(maps, 1)) / 255,
             background_CHW=plates[0] / 127.5 - 1 if plates else None,
             weights_BT1HW=None if subject is None else samples(subject) / 255,
             recalled=remembered[0].each(last) if remembered else None,
             regions={name: samples(box) for name, box in signals[0].regions().items()},
+            captions=(*_texts(self.case, kinds), "", "")[: len(starts)],
         )
+
+
+def _texts(case: Case, kinds: Sequence[type[Conditioning]]) -> tuple[str, ...]:
+    """What the made-up prompts say, where there are any."""
+    made = [case.makers[kind](1, 16, 16) for kind in kinds if kind is Prompt]
+    return tuple(text for prompt in made if isinstance(prompt, Prompt) for text in prompt.texts)
 
 
 def _ema(objective: Objective) -> dict[str, Tensor]:

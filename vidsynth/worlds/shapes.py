@@ -93,7 +93,15 @@ MOTIONS = {
     "circling": _circling,
     "pulsing": _pulsing,
 }
-_VERBS = {"circling": "goes round in a circle", "pulsing": "grows and shrinks"}
+# Ways to say a motion, the usual one first.
+_VERBS = {
+    "circling": ("goes round in a circle", "moves in a circle", "circling"),
+    "pulsing": ("grows and shrinks", "growing and shrinking", "pulsing"),
+    "right": ("moves right", "moves to the right", "moving right", "goes right"),
+    "left": ("moves left", "moves to the left", "moving left", "goes left"),
+    "up": ("moves up", "moving up", "goes up"),
+    "down": ("moves down", "moving down", "goes down"),
+}
 SHAPES = ("circle", "square", "triangle")
 HUES = {"red": 0.0, "blue": 0.62, "green": 0.34, "yellow": 0.15}
 
@@ -154,8 +162,26 @@ def class_of(identity: Looks, motion: Motion) -> str:
 
 def caption(identity: Looks, motion: Motion) -> str:
     """What a film of these shows, in words: "a red circle moves right"."""
-    verb = _VERBS.get(motion.kind, f"moves {motion.kind}")
-    return f"a {identity.colour} {identity.shape} {verb}"
+    return captions(class_of(identity, motion))[0]
+
+
+def captions(name: str) -> tuple[str, ...]:
+    """Ways to say in words what the films of a class show, the usual one first."""
+    colour, shape, kind = name.split("-")
+    return tuple(f"{a} {colour} {shape} {verb}" for a in ("a", "the") for verb in _VERBS[kind])
+
+
+def held_out(names: Sequence[str], every: int) -> tuple[str, ...]:
+    """One class in so many, such that where `every` is 6 each colour and shape lacks one motion,
+    and any two of the three are seen together without it; () for 0."""
+    if not every:
+        return ()
+
+    def number(name: str) -> int:
+        colour, shape, kind = name.split("-")
+        return list(HUES).index(colour) + SHAPES.index(shape) + list(MOTIONS).index(kind)
+
+    return tuple(name for name in names if number(name) % every == 0)
 
 
 def film(name: str, seed: int, num_frames: int, fps: float, size: int) -> Tensor:
