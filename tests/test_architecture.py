@@ -16,13 +16,13 @@ ROOT = Path(__file__).parents[1]
 ORDER = (
     "errors", "report", "options", "registry", "recipes", "locks", "files", "scaffold", "weights",
     "devices", "compiling", "processes", "clip", "raster", "facemesh", "drawing", "smoothing",
-    "bodies", "faces", "correspondence", "conditioning", "classes", "exemplars",
-    "regions", "stream", "kinds", "pixels", "sound", "encode", "pictures", "video", "worlds",
-    "clips", "distances", "blocks", "losses", "plate", "parametric",
+    "hub", "bodies", "faces", "correspondence", "conditioning", "classes",
+    "animation", "exemplars", "regions", "stream", "kinds", "pixels", "sound", "encode",
+    "pictures", "video", "worlds", "clips", "distances", "blocks", "losses", "plate", "parametric",
     "retarget_body", "retarget_face", "retarget", "steady", "kept", "stages", "subject",
     "outputs", "provenance", "filming", "importing", "tracking", "dataset", "given", "scores",
     "watching", "checkpoint", "training", "choosing", "fitting", "generation", "clipmodels",
-    "editing", "jobs", "pipeline", "evaluation",
+    "editing", "animating", "jobs", "pipeline", "evaluation",
     "testing", "bench", "cli",
 )  # fmt: skip
 

@@ -351,6 +351,13 @@ class PretrainedGenerator(Generator):
         """
         raise BadOption(f"{type(self).__name__} makes no film without a video to go by")
 
+    def watch(self, told: Callable[[int, int], None]) -> None:
+        """Asks to be told of progress within the next `generate`: step, of how many, counted from
+        1. What `told` raises cancels the work and comes out of `generate`.
+
+        Optional: one that is quick between frames tells nothing.
+        """
+
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:
         raise BadSubject(f"{type(self).__name__} has weights of its own and takes none")
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vidsynth.classes import Prompt
 from vidsynth.clip import Clip, VideoSpec
 from vidsynth.conditioning import BackgroundPlate, Conditioning, Exemplars
 from vidsynth.errors import BadSubject, VidsynthError
@@ -196,7 +197,8 @@ class _Stage:
         plugin: Any = case.plugin
         kinds = case.kinds or tuple(k for k in plugin.accepts if k in case.makers)[:1]
         assert kinds, f"the kit makes none of the kinds that {plugin.__name__} accepts"
-        channels = sum(case.makers[k](1, 16, 16).draw(16, 16).shape[1] for k in kinds)
+        drawn = [k for k in kinds if k is not Prompt]  # words have no picture
+        channels = sum(case.makers[k](1, 16, 16).draw(16, 16).shape[1] for k in drawn)
         options = case.built_options()
         conditions = Conditions(
             kinds=kinds,

@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from vidsynth.classes import ClassLabel
+from vidsynth.classes import ClassLabel, Prompt
 from vidsynth.clip import Clip
 from vidsynth.conditioning import Conditioning, FaceSequence, LabelMaps, PoseSequence
 from vidsynth.facemesh import load_face_mesh
@@ -163,11 +163,17 @@ def one_class(num_frames: int, height: int, width: int) -> ClassLabel:
     return ClassLabel.of("b", ("a", "b", "c"), num_frames)
 
 
+def one_prompt(num_frames: int, height: int, width: int) -> Prompt:
+    """The same words for every frame; the size of the pictures does not matter."""
+    return Prompt.of("a red circle moves left", num_frames)
+
+
 SIGNALS: dict[type[Conditioning], SignalMaker] = {
     PoseSequence: waving_person,
     FaceSequence: nodding_face,
     LabelMaps: sliding_labels,
     ClassLabel: one_class,
+    Prompt: one_prompt,
 }
 """Kinds of conditioning that the kit can make."""
 
