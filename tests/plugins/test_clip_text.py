@@ -167,7 +167,7 @@ def test_without_a_prompt_or_a_film_there_is_nothing_to_measure(model):
 
 def test_models_that_are_none_are_told(model, text_only, tmp_path, monkeypatch):
     monkeypatch.setenv("VIDSYNTH_WEIGHTS", str(tmp_path / "kept"))
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     with pytest.raises(MissingWeights, match=r"openai/clip-vit.*licence: MIT.*kept"):
         ClipText().encode([SHORT])
     with pytest.raises(MissingWeights, match="clip-vit"):

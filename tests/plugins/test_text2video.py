@@ -397,7 +397,7 @@ def test_options_that_a_family_has_not_are_refused(model, picture):
 
 def test_a_model_that_is_not_here_is_named_with_all_that_is_needed(tmp_path, monkeypatch):
     monkeypatch.setenv("VIDSYNTH_WEIGHTS", str(tmp_path / "kept"))
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     known = generator(Text2VideoOptions().model)
     with pytest.raises(MissingWeights, match=r"28\.9 GB, licence: Apache-2\.0.*kept/Wan-AI"):
         known.film()
@@ -455,12 +455,14 @@ def test_incomplete_and_foreign_folders(writable, tmp_path):
     damaged(index(vae=["evil_module", "Vae"]), BadOption, "code that comes with a model is not run")
 
 
-def test_a_network_that_does_not_fit_its_settings_is_told(writable):
+@pytest.mark.parametrize("part", ["transformer", "text_encoder"])
+def test_weights_that_the_settings_ask_for_and_the_files_lack_are_missed(part, writable):
+    """The libraries themselves go on: with holes, or with numbers drawn at random."""
     folder = writable("wan")
-    path = folder / "transformer" / "config.json"
+    path = folder / part / "config.json"
     settings = json.loads(path.read_text())
-    path.write_text(json.dumps(settings | {"num_layers": 3}))
-    with pytest.raises(BadWeights, match="lacks weights that its settings ask for"):
+    path.write_text(json.dumps(settings | {"num_layers": settings["num_layers"] + 1}))
+    with pytest.raises(BadWeights, match=f"{part} lacks weights that its settings ask for"):
         film(generator(folder), "wan")
 
 

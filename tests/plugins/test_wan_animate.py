@@ -197,7 +197,7 @@ def test_transfer_animates_a_picture(model, source, portrait, tmp_path):
 
 def test_without_weights_the_remedy_is_named(source, portrait, tmp_path, monkeypatch):
     monkeypatch.setenv("VIDSYNTH_WEIGHTS", str(tmp_path / "kept"))
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     with pytest.raises(MissingWeights, match=r"82\.3 GB, licence: Apache-2\.0") as caught:
         animate(source, portrait, tmp_path / "out.mp4")
     assert str(tmp_path / "kept" / "Wan-AI") in str(caught.value)

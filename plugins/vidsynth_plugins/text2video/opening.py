@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +50,11 @@ def precision_on(device: torch.device, wanted: str) -> torch.dtype:
     return _NAMED[wanted]
 
 
-def sizes_of(model: ModelFolder, dtype: torch.dtype) -> dict[str, int]:
-    """Bytes of each part's weights in that precision."""
+def sizes_of(model: ModelFolder, counted: Mapping[str, int], dtype: torch.dtype) -> dict[str, int]:
+    """Bytes of each part's weights in that precision, of their numbers."""
     full = "vae" if model.family.full_vae else ""
     return {
-        part: numbers * (4 if part == full else _BYTES[dtype])
-        for part, numbers in model.parameters().items()
+        part: numbers * (4 if part == full else _BYTES[dtype]) for part, numbers in counted.items()
     }
 
 
@@ -69,7 +69,8 @@ def open_pipeline(model: ModelFolder, options: Text2VideoOptions, device: torch.
     kind = pipeline_class(model, options.image is not None)
     scheduler = _scheduler_class(model, options.scheduler)
     dtype = precision_on(device, options.precision)
-    placing = place(sizes_of(model, dtype), device, options.offload)
+    counted = model.parameters()
+    placing = place(sizes_of(model, counted, dtype), device, options.offload)
     diffusers = library()
     full = {"vae": torch.float32} if model.family.full_vae else {}
     source: dict[str, Any] = {"use_safetensors": True, "local_files_only": True}
@@ -85,7 +86,7 @@ def open_pipeline(model: ModelFolder, options: Text2VideoOptions, device: torch.
             f"{model.name} cannot be opened as {kind} ({_first_line(error)}); copy or download "
             "the folder again, or give another model"
         ) from error
-    _refuse_holes(pipeline, model)
+    _refuse_holes(pipeline, model, counted)
     if scheduler:
         pipeline.scheduler = _scheduler(getattr(diffusers, scheduler), pipeline, model)
     if options.lora is not None:
@@ -122,10 +123,14 @@ def tiled(pipeline: Any, wanted: str, pixels: int) -> None:
         pipeline.vae.disable_tiling()
 
 
-def _refuse_holes(pipeline: Any, model: ModelFolder) -> None:
-    """Raises BadWeights where the files lack numbers that the settings ask for."""
+def _refuse_holes(pipeline: Any, model: ModelFolder, counted: Mapping[str, int]) -> None:
+    """Raises BadWeights where the files hold fewer numbers than a part has: the libraries would
+    leave holes, or fill them at random."""
     for name, part in pipeline.components.items():
-        if isinstance(part, torch.nn.Module) and any(p.is_meta for p in part.parameters()):
+        grown = name == "unet" and model.adapter is not None  # by the adapter's layers
+        if not isinstance(part, torch.nn.Module) or grown:
+            continue
+        if sum(p.numel() for p in part.parameters()) > counted.get(name, 0):
             raise BadWeights(
                 f"{model.path / name} lacks weights that its settings ask for; copy or download "
                 "the folder again"
