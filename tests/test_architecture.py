@@ -16,13 +16,14 @@ ROOT = Path(__file__).parents[1]
 ORDER = (
     "errors", "report", "options", "registry", "recipes", "locks", "files", "scaffold", "weights",
     "devices", "compiling", "processes", "clip", "raster", "facemesh", "drawing", "smoothing",
-    "bodies", "faces", "correspondence", "checksums", "conditioning", "several", "classes",
-    "exemplars", "regions", "stream", "kinds", "loading", "pixels", "sound", "encode", "pictures",
-    "video", "worlds", "clips", "captions", "distances", "blocks", "losses", "plate", "parametric",
-    "retarget_body", "retarget_face", "retarget", "summaries", "steady", "kept", "stages",
-    "subject", "outputs", "provenance", "filming", "importing", "tracking", "dataset", "given",
-    "scores", "watching", "checkpoint", "training", "choosing", "fitting", "making", "prompting",
-    "generation", "clipmodels", "editing", "jobs", "pipeline", "evaluation",
+    "hub", "bodies", "faces", "correspondence", "checksums", "conditioning", "several", "classes",
+    "animation", "exemplars", "regions", "stream", "kinds", "loading", "pixels", "sound", "encode",
+    "pictures", "video", "worlds", "clips", "captions", "distances", "blocks", "losses", "plate",
+    "parametric", "retarget_body", "retarget_face", "retarget", "summaries", "steady", "kept",
+    "stages", "subject", "outputs", "provenance", "filming", "importing", "tracking", "dataset",
+    "given", "scores", "watching", "checkpoint", "training", "choosing", "fitting", "making",
+    "prompting", "generation", "clipmodels", "editing", "animating", "jobs", "pipeline",
+    "evaluation",
     "testing", "bench", "cli",
 )  # fmt: skip
 

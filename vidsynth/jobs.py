@@ -11,6 +11,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from vidsynth import (
+    animating,
     devices,
     drawing,
     loading,
@@ -364,6 +365,9 @@ def extract(
     *,
     extractor: str = "pose",
     preview: str | Path | None = None,
+    animator: str | None = None,
+    reference: str | Path | None = None,
+    mode: animating.Mode = "animate",
     start: float | None = None,
     end: float | None = None,
     person: int | None = None,
@@ -379,11 +383,21 @@ def extract(
         output: the file to write.
         extractor: name of the plugin.
         preview: also write this video, with the tracking drawn over it.
+        animator, reference, mode: write instead what this animator takes, into the folder
+            `output`; see `animating.extract_for`.
         settings: extractor options, as {"extractor": {...}} or "extractor.name=value" strings.
         start, end, person, overwrite, fps, reporter: as in `transfer`.
     """
     path, output = Path(path), Path(output)
     reporter = reporter or Reporter()
+    rate = _rate(fps, (path,), reporter)
+    if animator is not None:
+        animating.refuse_tracking(preview, person, settings)
+        film = (start, end, rate)
+        return animating.extract_for(
+            animator, path, output, reference, mode, film, overwrite, reporter
+        )
+    animating.refuse_alone(reference, mode)
     refuse_inputs(output, [path])
     check_free(output, overwrite)
     if preview:
@@ -396,7 +410,6 @@ def extract(
     built: Any = plugin(options.build(plugin.Options, values, where="extractor"))
     ref = PluginRef.of("extractor", extractor, built.options)
     identity = options.to_dict(ref)
-    rate = _rate(fps, (path,), reporter)
     tracked = track(
         path, built, identity=identity, start=start, end=end, fps=rate, reporter=reporter
     )

@@ -8,7 +8,7 @@ import pytest
 
 from vidsynth import registry
 from vidsynth.conditioning import FaceSequence, LabelMaps
-from vidsynth.kinds import Metric
+from vidsynth.kinds import Generator, Metric
 from vidsynth.testing import Case, checks_of
 from vidsynth.testing.conformance import COMMON, expected_failures_of
 
@@ -88,9 +88,12 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
 
 
 def checks(plugin: Any) -> tuple[Any, ...]:
-    """All of them; of metrics whose weights are not here, those that need none."""
+    """All of them; of metrics and generators whose weights are not here, those that need none."""
     works_without = plugin.weights_licence.startswith("none needed")
-    return checks_of(plugin) if works_without or not issubclass(plugin, Metric) else COMMON
+    brings_weights = issubclass(plugin, Metric) or (
+        issubclass(plugin, Generator) and plugin.pretrained
+    )
+    return checks_of(plugin) if works_without or not brings_weights else COMMON
 
 
 def marks(plugin: Any, check: Any) -> list[Any]:

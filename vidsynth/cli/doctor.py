@@ -120,8 +120,13 @@ def _plugins() -> Iterator[str]:
 
 
 def _weights() -> Iterator[str]:
-    from vidsynth import weights
+    from vidsynth import hub, weights
 
+    for name, model in hub.MODELS.items():
+        if hub.available(name):
+            yield f"{model}: there"
+        else:
+            yield f"- {model}: not here; get {model.url} and put it at {weights.folder() / name}"
     for name, about in weights.WEIGHTS.items():
         if weights.available(name):
             yield f"{about}: there"

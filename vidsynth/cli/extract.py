@@ -12,7 +12,13 @@ from vidsynth.cli.common import FILE, job_options, running
 
 @click.command()
 @click.argument("video", type=FILE)
-@click.option("-o", "--output", type=FILE, required=True, help="File to write (.safetensors).")
+@click.option(
+    "-o",
+    "--output",
+    type=FILE,
+    required=True,
+    help="File to write (.safetensors); with --for, a folder.",
+)
 @click.option(
     "--extractor",
     default="pose",
@@ -21,9 +27,32 @@ from vidsynth.cli.common import FILE, job_options, running
     help="Extractor plugin: pose, face, face3d, labels, or one you installed.",
 )
 @click.option("--preview", type=FILE, help="Also write a video with the tracking drawn over it.")
+@click.option(
+    "--for",
+    "animator",
+    metavar="NAME",
+    help="Write what this animator takes instead: wan-animate.",
+)
+@click.option(
+    "--reference",
+    type=FILE,
+    help="Picture that it shall animate: motion is fitted to who is on it.",
+)
+@click.option(
+    "--mode",
+    type=click.Choice(["animate", "replace"]),
+    default="animate",
+    show_default=True,
+    help="For an animator: move the picture, or put who is on it into VIDEO.",
+)
 @job_options("start", "end", "person", "overwrite", "fps", "settings", "debug")
 def extract(video: Path, output: Path, **options: Any) -> None:
-    """Track the person or face in VIDEO and write what was found to OUTPUT."""
+    """Track the person or face in VIDEO and write what was found to OUTPUT.
+
+    \b
+    With --for wan-animate, OUTPUT is a folder of src_pose.mp4, src_face.mp4, src_ref.png, and to
+    replace somebody src_bg.mp4 and src_mask.mp4: what Wan-Animate takes, in other tools too.
+    """
     from vidsynth import jobs
     from vidsynth.cli.progress import reporter
 

@@ -36,9 +36,15 @@ def transfer(source: Path, target: Path, output: Path, **options: Any) -> None:
     Tracks both videos, learns how the target looks (for --budget), fits the source's motion to the
     target's body or head, and writes OUTPUT with the source's timing and sound. What is tracked
     and learned is kept: a second transfer to the same target starts at once.
+
+    With --recipe animate TARGET may be a picture: a pretrained model moves it (see doctor).
     """
-    from vidsynth import jobs
+    from vidsynth import animating, jobs
     from vidsynth.cli.progress import reporter
 
     with running():
+        if animating.animates(options["recipe"]):
+            chosen = animating.without_training(options)
+            animating.animate(source, target, output, reporter=reporter(), **chosen)
+            return
         jobs.transfer(source, target, output, reporter=reporter(), **options)
