@@ -37,8 +37,8 @@ def glancing() -> Performance:
 
 
 def filmed(seen: Performance, *, lamp: float = 0.0) -> Tensor:
-    """(T, 3, SIZE, SIZE) uint8: grey skin, white between the lids, dark ellipses for iris and pupil;
-    lit from the right by `lamp`."""
+    """(T, 3, SIZE, SIZE) uint8: grey skin, white between the lids, dark ellipses for iris and
+    pupil; lit from the right by `lamp`."""
     frames = []
     for points in project(PERSON, seen)[..., :2].numpy():
         canvas = np.full((SIZE, SIZE), 120, np.uint8)
