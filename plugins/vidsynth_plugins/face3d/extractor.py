@@ -20,6 +20,7 @@ from vidsynth_plugins.face3d.appearance import (
     estimate_appearance,
     frame_lights,
     read,
+    resemblance,
 )
 from vidsynth_plugins.face3d.eyes import EyeCuts, cut_eyes, learn_profile, refine_gaze
 from vidsynth_plugins.face3d.fitting import (
@@ -42,6 +43,9 @@ LEARNT_FROM = 32
 PATIENCE = 4
 """A face that shows late is waited for until so many times `learn_frames` have gone by."""
 
+LEAST_LIKE = 0.1
+"""Resemblance (see `appearance.resemblance`) below which what was tracked is not the face."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Face3DOptions(FaceOptions):
@@ -57,8 +61,8 @@ class Face3DOptions(FaceOptions):
         model_bundle: as of the extractor `face`.
         learn_frames: frames, from the start, from which shape, texture and light are learnt; they
             are held in memory until then.
-        refine: compare every pixel of the face with a rendering of it, instead of stopping at the
-            landmarks; several times slower.
+        refine: compare every pixel of the face and of the eyes with a rendering of it, instead of
+            stopping at the landmarks; several times slower.
     """
 
     learn_frames: int = 96
@@ -92,7 +96,8 @@ class _Cuts:
 
 
 class Face3DExtractor(Extractor):
-    """Fits a parametric head to one face. Where it is not seen, the last known face is kept."""
+    """Fits a parametric head to one face. Where it is not seen, the last known face is kept; nor is
+    it where the tracker went on but the pixels look like something else."""
 
     Options = Face3DOptions
     produces: ClassVar = Face3D
@@ -236,7 +241,9 @@ class _Fitter:
         seen = fit(landmarks, person)
         if self._eyes is not None:
             seen = refine(crops, landmarks, person, seen, self._appearance, before=self._before)
-        lights = frame_lights(read(crops, person, seen), self._appearance)
+        readings = read(crops, person, seen)
+        lights = frame_lights(readings, self._appearance)
+        believed = resemblance(readings, self._appearance, lights) > LEAST_LIKE
         seen = crops.leave(seen)
         if self._eyes is not None:
             seen = replace(seen, gaze=refine_gaze(cuts.eyes, person, seen, self._eyes))
@@ -252,6 +259,7 @@ class _Fitter:
         }
         return replace(
             made,
+            seen=made.seen.index_copy(0, index, made.seen[index] & believed),
             landmarks=put(made.landmarks, project(self._person, seen)),
             rotation=put(made.rotation, seen.rotation),
             translation=put(made.translation, seen.translation),
