@@ -44,14 +44,14 @@ def filmed(seen: Performance, *, lamp: float = 0.0) -> Tensor:
         canvas = np.full((SIZE, SIZE), 120, np.uint8)
         for ring, iris in EYES:
             inside = np.zeros_like(canvas)
-            cv2.fillPoly(inside, [fixed(points[list(ring)])], 1, cv2.LINE_8, 4)
+            cv2.fillPoly(inside, [fixed(points[list(ring)])], (1,), cv2.LINE_8, 4)
             ball = np.full_like(canvas, 230)
             middle, *rim = points[list(iris)]
             around = np.stack([(rim[k] - rim[k + 2]) / 2 for k in (0, 1)])
             angle = np.linspace(0, 2 * np.pi, 64)[:, None]
             disc = middle + np.cos(angle) * around[0] + np.sin(angle) * around[1]
-            cv2.fillPoly(ball, [fixed(disc)], 90, cv2.LINE_AA, 4)
-            cv2.fillPoly(ball, [fixed(middle + 0.45 * (disc - middle))], 10, cv2.LINE_AA, 4)
+            cv2.fillPoly(ball, [fixed(disc)], (90,), cv2.LINE_AA, 4)
+            cv2.fillPoly(ball, [fixed(middle + 0.45 * (disc - middle))], (10,), cv2.LINE_AA, 4)
             canvas = np.where(inside > 0, ball, canvas)
         light = 1 + lamp * np.linspace(-1, 1, SIZE)
         frames.append(np.clip(canvas * light, 0, 255).astype(np.uint8))

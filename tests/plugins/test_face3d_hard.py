@@ -62,7 +62,7 @@ def test_a_head_that_turns_its_back_is_lost_and_not_made_up() -> None:
     found = tracked(frames, learn_frames=6)
     assert found.present()[:7].all() and not found.present()[-3:].any()
     assert not found[-1:].draw(32, 32).any()
-    frontal = np.rad2deg(turn[:, 0]) <= 40
+    frontal = torch.from_numpy(turn[:, 0] <= np.deg2rad(40))
     assert float(turned_off(found, truth)[frontal].max()) < 15
     assert found.landmarks.isfinite().all() and found.parameters["gaze"].isfinite().all()
 

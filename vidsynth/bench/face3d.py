@@ -116,8 +116,8 @@ def errors_on(seed: int, settings: Settings, *, refine: bool) -> dict[str, Tenso
     truth: Any = world.truth(identity, motion, **size)
     neutral = torch.from_numpy(face.shape(identity.look)).double()
     frames = torch.cat([clip.frames for clip in clips])[::DRAWN_EVERY]
-    further = replace(motion, turn=motion.turn + np.float32([np.deg2rad(EDIT_YAW), 0, 0]))
-    wanted = world.truth(identity, further, **size)
+    further = replace(motion, turn=motion.turn + np.deg2rad(np.array([EDIT_YAW, 0, 0], np.float32)))
+    wanted: Any = world.truth(identity, further, **size)
     shot = world.render(identity, further[::DRAWN_EVERY], **size)
     wanted_frames = torch.cat([chunk.clip.frames for chunk in shot if chunk.clip])
     pts = torch.arange(len(motion), dtype=torch.float64) / motion.fps

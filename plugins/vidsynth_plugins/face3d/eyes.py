@@ -159,7 +159,7 @@ def _openings(places_T2HW2: Tensor, points_TV2: Tensor) -> Tensor:
             continue
         lids = lids.mean(dim=0) + LIDS_KEPT * (lids - lids.mean(dim=0))
         corners = ((lids - corner) / step[0] * 16).round().int().numpy()
-        cv2.fillPoly(within[t, e], [corners], 1, cv2.LINE_8, 4)
+        cv2.fillPoly(within[t, e], [corners], (1,), cv2.LINE_8, 4)
     return torch.from_numpy(within).flatten(2).float()
 
 
