@@ -2,9 +2,12 @@
 
 On the world `head` every parameter is known: errors are medians over all frames of a few people.
 Rotation and gaze are also told about each person's own mean error, which is what reenactment sees
-of them: where the head's axes point differs between two models, how far it has turned does not. On
-a clip of the user's (`--clip`) there is no truth: how far the model's points lie from the tracked
-ones, how far the rendered face is from the filmed one, how much it trembles, and how fast it is.
+of them: where the head's axes point differs between two models, how far it has turned does not. An
+edit turns the tracked heads by EDIT_YAW: "edit_points" and "edit_picture" compare the model's
+points and its drawn face with the world's render of the head so turned, as "points" and "picture"
+do before the edit. On a clip of the user's (`--clip`) there is no truth: how far the model's points
+lie from the tracked ones, how far the rendered face is from the filmed one, how much it trembles,
+and how fast it is.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from vidsynth import registry, video
 from vidsynth.bench import Asked, Row
 from vidsynth.clip import Clip
 from vidsynth.conditioning import FaceSequence
+from vidsynth.editing import Curve, edited
 from vidsynth.errors import BadOption
 from vidsynth.faces import LEFT_EYE, RIGHT_EYE
 from vidsynth.options import build
@@ -35,9 +39,13 @@ STAGES = {"landmarks": False, "refined": True}
 GOALS = {"rotation": 1.5, "gaze": 3.0, "expression": 2.0, "light": 10.0}
 UNITS = {
     "rotation": "deg", "rotation_about_mean": "deg", "gaze": "deg", "gaze_about_mean": "deg",
-    "expression": "% eyes", "light": "deg", "points": "cm",
+    "expression": "% eyes", "light": "deg", "points": "cm", "picture": "levels",
+    "edit_points": "cm", "edit_picture": "levels",
 }  # fmt: skip
 CLIP_FRAMES = 300
+EDIT_YAW = 15.0
+"""Degrees by which the tracked heads are turned, and rendered anew by the world to compare."""
+DRAWN_EVERY = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,11 +115,17 @@ def errors_on(seed: int, settings: Settings, *, refine: bool) -> dict[str, Tenso
     made = extracted(clips, refine=refine)
     truth: Any = world.truth(identity, motion, **size)
     neutral = torch.from_numpy(face.shape(identity.look)).double()
+    frames = torch.cat([clip.frames for clip in clips])[::DRAWN_EVERY]
+    further = replace(motion, turn=motion.turn + np.deg2rad(np.array([EDIT_YAW, 0, 0], np.float32)))
+    wanted: Any = world.truth(identity, further, **size)
+    shot = world.render(identity, further[::DRAWN_EVERY], **size)
+    wanted_frames = torch.cat([chunk.clip.frames for chunk in shot if chunk.clip])
+    pts = torch.arange(len(motion), dtype=torch.float64) / motion.fps
+    changed = edited(made, {"yaw": Curve(((0.0, EDIT_YAW),))}, pts)
     turn = rotation_vectors(made.rotation.double() @ truth.rotation.double().mT)
     gaze = made.parameters["gaze"].unflatten(1, (2, 2)).mean(dim=1) - truth.parameters["gaze"]
     light = _direction(made.parameters["illumination"])
     towards = true_light(identity.light)
-    off = (made.landmarks - truth.landmarks)[:, :NUM_MESH, :2].norm(dim=2).mean(dim=1)
     return {
         "rotation": torch.rad2deg(turn.norm(dim=1)),
         "rotation_about_mean": torch.rad2deg((turn - turn.mean(dim=0)).norm(dim=1)),
@@ -119,8 +133,17 @@ def errors_on(seed: int, settings: Settings, *, refine: bool) -> dict[str, Tenso
         "gaze_about_mean": torch.rad2deg((gaze - gaze.mean(dim=0)).norm(dim=1)).double(),
         "expression": _expression_error(made, truth, neutral),
         "light": torch.rad2deg(torch.acos((light @ towards).clamp(-1, 1))).double(),
-        "points": (off / truth.scale).double(),
+        "points": _apart(made, truth),
+        "picture": unlikeness(made[::DRAWN_EVERY], frames),
+        "edit_points": _apart(changed, wanted),
+        "edit_picture": unlikeness(changed[::DRAWN_EVERY], wanted_frames),
     }
+
+
+def _apart(made: FaceSequence, truth: FaceSequence) -> Tensor:
+    """(T,) mean distance of the mesh's points in the picture, in centimetres of the face."""
+    off = (made.landmarks - truth.landmarks)[:, :NUM_MESH, :2].norm(dim=2).mean(dim=1)
+    return (off / truth.scale).double()
 
 
 def extracted(clips: list[Clip], *, refine: bool) -> Any:
@@ -202,22 +225,24 @@ def on_clip(clips: list[Clip], *, prefix: str) -> Iterator[Row]:
         yield Row(name=f"{name}.speed", value=fps, unit="fps", goal=None if refine else 25.0)
         apart = (made.landmarks - tracked.landmarks)[here][..., :2].norm(dim=2)
         yield Row(name=f"{name}.points", value=float(apart.mean()), unit="px")
-        yield Row(name=f"{name}.picture", value=unlikeness(made[here], frames[here]), unit="levels")
+        index = here.nonzero()[::10, 0]
+        unlike = float(unlikeness(made[index], frames[index]).mean())
+        yield Row(name=f"{name}.picture", value=unlike, unit="levels")
         tremble = jitter(made[here])
         yield Row(name=f"{name}.jitter", value=tremble, unit="px@512", goal=0.3, at_most=True)
 
 
-def unlikeness(made: FaceSequence, frames: Tensor) -> float:
-    """Mean absolute difference of the drawn face from the filmed one, where it is drawn, in levels
-    of 255."""
-    total, count = 0.0, 0.0
+def unlikeness(made: FaceSequence, frames: Tensor) -> Tensor:
+    """(T,) mean absolute difference of the drawn face from the filmed one, where it is drawn, in
+    levels of 255."""
     height, width = frames.shape[2:]
-    for index in torch.arange(0, len(frames), 10).split(16):
+    each = [torch.zeros(0, dtype=torch.float64)]
+    for index in torch.arange(len(frames)).split(16):
         maps = made[index].draw(height, width).float()
         there = maps[:, 5:6] > 127
-        total += float(((maps[:, :3] - frames[index].float()).abs() * there).sum()) / 3
-        count += float(there.sum())
-    return total / max(count, 1.0)
+        off = ((maps[:, :3] - frames[index].float()).abs() * there).sum(dim=(1, 2, 3)) / 3
+        each.append((off / there.sum(dim=(1, 2, 3)).clamp(min=1)).double())
+    return torch.cat(each)
 
 
 def jitter(made: FaceSequence) -> float:

@@ -240,14 +240,35 @@ _NOISE = 0.06
 
 
 def frame_lights(readings: Readings, appearance: Appearance) -> Tensor:
-    """(T, 27): the light of each frame, near that of all."""
+    """(T, 27): the light of each frame: as bright as it is there, near that of all in its kind."""
     albedo = appearance.texture.flatten(1)[:, texels().place].T
     matrix, vector = _light_equations(readings, albedo, each=True)
     common = appearance.illumination.view(9, 3).T[..., None]  # (3, 9, 1)
+    # A lamp that is dimmed, or a camera that adapts, changes all of it at once.
+    wanted, had = common.mT @ vector, common.mT @ matrix @ common
+    common = common * ((wanted + 1e-6) / (had + 1e-6)).clamp(0.02, 50.0)  # (T, 3, 9, 1)
     calm = STEADY_LIGHT * matrix.diagonal(dim1=-2, dim2=-1).mean(-1).clamp(min=1e-6)
     stiff = calm[..., None, None] * torch.eye(9)
     light = torch.linalg.solve(matrix + stiff, vector + stiff @ common)
     return light[..., 0].mT.flatten(1)
+
+
+def resemblance(readings: Readings, appearance: Appearance, lights_T27: Tensor) -> Tensor:
+    """(T,) in [-1, 1]: how far the pattern of the skin is that of the texture, whatever the light;
+    1 where too little is seen to tell.
+
+    Trackers go on finding a face in hair, or in a hand; there it is about 0.
+    """
+    shade = readings.harmonics @ lights_T27.unflatten(1, (9, 3))
+    grey = torch.tensor([0.299, 0.587, 0.114])
+    found = (readings.colours / shade.clamp(min=0.05)).clamp(max=3.0) @ grey
+    known = (appearance.texture.flatten(1)[:, texels().place].T @ grey).expand_as(found)
+    weight = readings.weights * appearance.certainty.flatten()[texels().place]
+    blank = weight.sum(dim=1) < 1e-3
+    weight = weight / weight.sum(dim=1, keepdim=True).clamp(min=1e-6)
+    found, known = (x - (weight * x).sum(dim=1, keepdim=True) for x in (found, known))
+    both, one, other = ((weight * x).sum(dim=1) for x in (found * known, found**2, known**2))
+    return torch.where(blank | (other < 1e-6), 1.0, both / (one * other).sqrt().clamp(min=1e-6))
 
 
 def _light(readings: Readings, albedo_N3: Tensor) -> Tensor:

@@ -20,7 +20,9 @@ from vidsynth_plugins.face3d.appearance import (
     estimate_appearance,
     frame_lights,
     read,
+    resemblance,
 )
+from vidsynth_plugins.face3d.eyes import EyeCuts, cut_eyes, learn_profile, refine_gaze
 from vidsynth_plugins.face3d.fitting import (
     Performance,
     Person,
@@ -41,6 +43,9 @@ LEARNT_FROM = 32
 PATIENCE = 4
 """A face that shows late is waited for until so many times `learn_frames` have gone by."""
 
+LEAST_LIKE = 0.1
+"""Resemblance (see `appearance.resemblance`) below which what was tracked is not the face."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Face3DOptions(FaceOptions):
@@ -56,8 +61,8 @@ class Face3DOptions(FaceOptions):
         model_bundle: as of the extractor `face`.
         learn_frames: frames, from the start, from which shape, texture and light are learnt; they
             are held in memory until then.
-        refine: compare every pixel of the face with a rendering of it, instead of stopping at the
-            landmarks; several times slower.
+        refine: compare every pixel of the face and of the eyes with a rendering of it, instead of
+            stopping at the landmarks; several times slower.
     """
 
     learn_frames: int = 96
@@ -69,8 +74,30 @@ class Face3DOptions(FaceOptions):
             raise ValueError(f"learn_frames must be at least 1; got {self.learn_frames}")
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Cuts:
+    """What is kept of frames until they are fitted."""
+
+    face: Crops
+    eyes: EyeCuts
+
+    def __getitem__(self, key: slice | Tensor) -> _Cuts:
+        return _Cuts(self.face[key], self.eyes[key])
+
+    @staticmethod
+    def of(frames_T3HW: Tensor, landmarks_TV3: Tensor) -> _Cuts:
+        return _Cuts(cut_crops(frames_T3HW, landmarks_TV3), cut_eyes(frames_T3HW, landmarks_TV3))
+
+    @staticmethod
+    def concat(parts: list[_Cuts]) -> _Cuts:
+        return _Cuts(
+            Crops.concat([part.face for part in parts]), EyeCuts.concat([p.eyes for p in parts])
+        )
+
+
 class Face3DExtractor(Extractor):
-    """Fits a parametric head to one face. Where it is not seen, the last known face is kept."""
+    """Fits a parametric head to one face. Where it is not seen, the last known face is kept; nor is
+    it where the tracker went on but the pixels look like something else."""
 
     Options = Face3DOptions
     produces: ClassVar = Face3D
@@ -92,7 +119,7 @@ class Face3DExtractor(Extractor):
             MissingWeights: this mediapipe has no models of its own and there is no bundle.
         """
         waiting: list[FaceSequence] = []  # one per clip, not given back yet
-        crops: list[Crops] = []
+        cuts: list[_Cuts] = []
         fitter: _Fitter | None = None
         done: list[Face3D] = []
 
@@ -104,13 +131,13 @@ class Face3DExtractor(Extractor):
                 if not (last or self._knows_enough(waiting)):
                     return
                 fitter = _Fitter.learn(
-                    FaceSequence.concat(waiting), Crops.concat(crops), self.options
+                    FaceSequence.concat(waiting), _Cuts.concat(cuts), self.options
                 )
-            yield from self._blocks(waiting, crops, fitter, done, last)
+            yield from self._blocks(waiting, cuts, fitter, done, last)
 
         for face, clip in self._tracked(clips):
             waiting.append(face)
-            crops.append(cut_crops(clip.frames, face.landmarks))
+            cuts.append(_Cuts.of(clip.frames, face.landmarks))
             yield from advance(False)
         yield from advance(True)
 
@@ -135,13 +162,13 @@ class Face3DExtractor(Extractor):
     def _blocks(
         self,
         waiting: list[FaceSequence],
-        crops: list[Crops],
+        cuts: list[_Cuts],
         fitter: _Fitter,
         done: list[Face3D],
         last: bool,
     ) -> Iterator[Face3D]:
         """Fit whole blocks of the frames that have come in, and give back whole clips."""
-        faces, cut = FaceSequence.concat(waiting), Crops.concat(crops)
+        faces, cut = FaceSequence.concat(waiting), _Cuts.concat(cuts)
         fitted = sum(map(len, done))
         while fitted < len(faces) and (last or fitted + BLOCK <= len(faces)):
             span = slice(fitted, fitted + BLOCK)
@@ -154,38 +181,39 @@ class Face3DExtractor(Extractor):
             done[:] = [whole[count:]] if count < len(whole) else []
             fitted -= count
             waiting.pop(0)
-            crops.pop(0)
+            cuts.pop(0)
 
 
 class _Fitter:
     """One person, learnt, and the last frame fitted."""
 
-    def __init__(self, person: Person, appearance: Appearance, options: Face3DOptions) -> None:
+    def __init__(self, person: Person, appearance: Appearance, eyes: Tensor | None) -> None:
         self._person = person
         self._appearance = appearance
-        self._options = options
+        self._eyes = eyes
         self._before: Performance | None = None
 
     @staticmethod
-    def learn(faces: FaceSequence, crops: Crops, options: Face3DOptions) -> _Fitter:
+    def learn(faces: FaceSequence, cuts: _Cuts, options: Face3DOptions) -> _Fitter:
         """From the first frames that show the face; the average face where none does."""
         shown = faces.seen.nonzero()[:, 0][: options.learn_frames]
         if not len(shown):
             faces, shown = _average_face(faces), torch.zeros(1, dtype=torch.long)
             size = (1, 3, *faces.frame_size)
-            crops = cut_crops(torch.full(size, 128, dtype=torch.uint8), faces.landmarks)
+            cuts = _Cuts.of(torch.full(size, 128, dtype=torch.uint8), faces.landmarks)
         spread = torch.linspace(0, len(shown) - 1, min(len(shown), LEARNT_FROM)).round().long()
         index = shown[spread]
-        cut, landmarks = crops[index], faces.landmarks[index]
+        cut, landmarks = cuts[index], faces.landmarks[index]
         person = learn(landmarks)
-        inside = cut.landmarks(landmarks)
-        if options.refine:
-            appearance = learn_by_pixels(cut, inside, person)
-        else:
-            appearance = estimate_appearance(read(cut, person, fit(inside, person)))
-        return _Fitter(person, appearance, options)
+        inside = cut.face.landmarks(landmarks)
+        seen = fit(inside, person)
+        if not options.refine:
+            return _Fitter(person, estimate_appearance(read(cut.face, person, seen)), None)
+        appearance, seen = learn_by_pixels(cut.face, inside, person, seen)
+        eyes = learn_profile(cut.eyes, person, cut.face.leave(seen))
+        return _Fitter(person, appearance, eyes)
 
-    def fit(self, faces: FaceSequence, crops: Crops) -> Face3D:
+    def fit(self, faces: FaceSequence, cuts: _Cuts) -> Face3D:
         """The next frames."""
         known = faces.landmarks.flatten(1).any(dim=1)
         count, width = len(faces), self._person.basis.shape[0]
@@ -205,17 +233,20 @@ class _Fitter:
             texture=self._appearance.texture,
         )
         index = known.nonzero()[:, 0]
-        return self._filled(made, crops[index], index) if len(index) else made
+        return self._filled(made, cuts[index], index) if len(index) else made
 
-    def _filled(self, made: Face3D, crops: Crops, index: Tensor) -> Face3D:
+    def _filled(self, made: Face3D, cuts: _Cuts, index: Tensor) -> Face3D:
+        crops, person = cuts.face, self._person
         landmarks = crops.landmarks(made.landmarks[index])
-        seen = fit(landmarks, self._person)
-        if self._options.refine:
-            seen = refine(
-                crops, landmarks, self._person, seen, self._appearance, before=self._before
-            )
-        lights = frame_lights(read(crops, self._person, seen), self._appearance)
+        seen = fit(landmarks, person)
+        if self._eyes is not None:
+            seen = refine(crops, landmarks, person, seen, self._appearance, before=self._before)
+        readings = read(crops, person, seen)
+        lights = frame_lights(readings, self._appearance)
+        believed = resemblance(readings, self._appearance, lights) > LEAST_LIKE
         seen = crops.leave(seen)
+        if self._eyes is not None:
+            seen = replace(seen, gaze=refine_gaze(cuts.eyes, person, seen, self._eyes))
         self._before = seen[-1:]
 
         def put(into: Tensor, values: Tensor) -> Tensor:
@@ -228,6 +259,7 @@ class _Fitter:
         }
         return replace(
             made,
+            seen=made.seen.index_copy(0, index, made.seen[index] & believed),
             landmarks=put(made.landmarks, project(self._person, seen)),
             rotation=put(made.rotation, seen.rotation),
             translation=put(made.translation, seen.translation),
@@ -237,7 +269,7 @@ class _Fitter:
 
     def nothing(self, face: FaceSequence) -> Face3D:
         """For a clip without frames."""
-        return self.fit(face, cut_crops(torch.zeros(0, 3, 8, 8, dtype=torch.uint8), face.landmarks))
+        return self.fit(face, _Cuts.of(torch.zeros(0, 3, 8, 8, dtype=torch.uint8), face.landmarks))
 
 
 def _average_face(faces: FaceSequence) -> FaceSequence:

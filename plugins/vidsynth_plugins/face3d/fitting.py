@@ -36,7 +36,8 @@ SKIN, OUTLINE, NOSE_TRUST = 0.02, 0.002, 0.3
 and lips counts 1."""
 NOSE = (*faces.NOSE_BRIDGE, *faces.NOSTRILS, 19, 94, 44, 274, 45, 275, 220, 440, 48, 278, 64, 294)
 DEPTH_WEIGHT = 0.1
-"""How much the trackers' z counts against x and y: it is a guess of a network."""
+"""How much the trackers' z counts against x and y: it is a guess of a network. At a tenth of this
+heads point less far astray as a whole, but turn less truly from frame to frame."""
 CALM = 0.4
 """Weight of the square of a coefficient, where that of a point's distance in centimetres is 1."""
 STIFF, LOOSE = 0.1, 0.02

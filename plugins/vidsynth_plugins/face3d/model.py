@@ -47,7 +47,6 @@ IRIS_POINTS_CM = (EYEBALL_CM + 4 * _RIM_CM) / 5
 """From the middle of an eyeball to the mean of the iris's five points."""
 EYES = ((faces.RIGHT_EYE, faces.RIGHT_IRIS), (faces.LEFT_EYE, faces.LEFT_IRIS))
 """Rings of lid points, and iris points, of the right and the left eye."""
-CORNERS = ((33, 133), (263, 362))
 _MOUTH_CORNERS = (61, 291)
 _FOLDS = ((247, 30, 29, 27, 28, 56, 190), (467, 260, 259, 257, 258, 286, 414))
 _LOWER_INNER = (95, 88, 178, 87, 14, 317, 402, 318, 324)
@@ -80,9 +79,9 @@ def expression_basis(shape_V3: Tensor) -> Tensor:
 
 
 def eye_centres(shape_V3: Tensor) -> Tensor:
-    """(2, 3): middles of the right and the left eyeball behind the corners of the lids."""
-    corners = shape_V3[torch.tensor(CORNERS)].mean(dim=1)
-    return corners - corners.new_tensor([0.0, 0.0, EYEBALL_CM - 0.15])
+    """(2, 3): middles of the right and the left eyeball behind the lids, which lie on it."""
+    lids = shape_V3[torch.tensor([ring for ring, _ in EYES])].mean(dim=1)
+    return lids - lids.new_tensor([0.0, 0.0, EYEBALL_CM - 0.15])
 
 
 def gaze_directions(gaze_T4: Tensor) -> Tensor:

@@ -100,23 +100,23 @@ def refine(
 
 
 def learn_by_pixels(
-    crops: Crops, landmarks_TV3: Tensor, person: Person, *, rounds: int = 2
-) -> Appearance:
-    """Texture and light of someone, sharper than landmarks leave them: estimated and refined by in
-    turns.
+    crops: Crops, landmarks_TV3: Tensor, person: Person, seen: Performance, *, rounds: int = 2
+) -> tuple[Appearance, Performance]:
+    """Texture and light of someone, sharper than landmarks leave them, and what is done in the
+    frames: estimated and refined by in turns.
 
     Args:
         crops: of some frames, not necessarily one after the other.
         landmarks_TV3: (T, 478, 3) pixels of the crops.
         person: whose they are.
+        seen: where to begin, in pixels of the crops.
         rounds: of refining, each followed by another estimate.
     """
-    seen = fit(landmarks_TV3, person)
     appearance = estimate_appearance(read(crops, person, seen))
     for _ in range(rounds):
         seen = refine(crops, landmarks_TV3, person, seen, appearance, rounds=(1, 1), steady=False)
         appearance = estimate_appearance(read(crops, person, seen))
-    return appearance
+    return appearance, seen
 
 
 def synthesise(
