@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from vidsynth import registry
-from vidsynth.classes import ClassLabel, Prompt, Prompt
+from vidsynth.classes import ClassLabel, Prompt
 from vidsynth.clips import ClipOptions
 from vidsynth.errors import BadOption, UnknownName
 from vidsynth.options import build, to_toml
