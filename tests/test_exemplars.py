@@ -13,7 +13,7 @@ from vidsynth.blocks import warp
 from vidsynth.conditioning import Exemplars, FaceSequence
 from vidsynth.errors import BadSubject
 from vidsynth.exemplars import APART_SECONDS, FADE_FRAMES, IMAGES, Before, Gallery, cover, plan
-from vidsynth.kinds import Recalled
+from vidsynth.objectives import Recalled
 from vidsynth.testing import moving_squares, nodding_face, times
 
 # T frames, N images of the gallery, H, W pixels

@@ -12,15 +12,8 @@ from torch import Tensor
 from vidsynth.clip import Clip, VideoSpec
 from vidsynth.conditioning import LabelMaps, PoseSequence
 from vidsynth.errors import IncompatibleStages, UnknownName
-from vidsynth.kinds import (
-    Conditions,
-    Discriminator,
-    Extractor,
-    Generator,
-    Judgement,
-    NoOptions,
-    Objective,
-)
+from vidsynth.kinds import Conditions, Discriminator, Extractor, Generator, Judgement, NoOptions
+from vidsynth.objectives import Objective
 from vidsynth.options import build
 from vidsynth.stream import Chunk
 from vidsynth.testing import sliding_labels, times, waving_person

@@ -15,7 +15,8 @@ from vidsynth.blocks import filled
 from vidsynth.clip import Clip, VideoSpec
 from vidsynth.conditioning import LabelMaps
 from vidsynth.dataset import Drawings, Footage
-from vidsynth.kinds import Conditions, Generator, Objective, Phase, TrainBatch
+from vidsynth.kinds import Conditions, Generator
+from vidsynth.objectives import Objective, Phase, TrainBatch
 from vidsynth.report import Reporter
 from vidsynth.stream import Chunk
 from vidsynth.subject import PluginRef, SubjectCard

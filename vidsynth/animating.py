@@ -16,9 +16,9 @@ from vidsynth import (
     animation,
     devices,
     drawing,
+    loading,
     options,
     pictures,
-    registry,
     retarget,
     stages,
     stream,
@@ -32,12 +32,12 @@ from vidsynth.errors import BadOption, NoSubjectFound
 from vidsynth.files import check_free, make_folder, writing
 from vidsynth.kinds import Conditions
 from vidsynth.outputs import check_outputs, settings_file
-from vidsynth.provenance import as_metadata, facts, sign_and_tell
+from vidsynth.provenance import as_metadata, consent_in, facts, sign_and_tell
 from vidsynth.recipes import load_recipe
 from vidsynth.report import Reporter
 from vidsynth.stream import Chunk
 from vidsynth.subject import PluginRef, build_extractor, write_picture
-from vidsynth.tracking import Tracked, track
+from vidsynth.tracking import track_as
 
 # T frames, H, W pixels
 
@@ -68,7 +68,7 @@ def animates(recipe: str | Path | None) -> bool:
     """Whether a recipe animates a picture, with nothing to train."""
     if recipe is None:
         return False
-    plugin: Any = registry.load("generator", load_recipe(recipe).generator)
+    plugin: Any = loading.load("generator", load_recipe(recipe).generator)
     return Animation in plugin.accepts
 
 
@@ -89,16 +89,27 @@ def without_training(given: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in given.items() if name not in left_out}
 
 
-def refuse_tracking(preview: object, person: object, settings: Settings) -> None:
-    """Raises BadOption for options of `vidsynth extract` that do not go with an animator."""
-    if preview is not None or person is not None or settings:
+_OF_TRACKING = ("extractor", "preview", "person", "settings")
+
+
+def without_tracking(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of `vidsynth extract` for `extract_for`.
+
+    Raises BadOption where one is set that does not go with an animator.
+    """
+    if given["preview"] is not None or given["person"] is not None or given["settings"]:
         raise BadOption("--preview, --person and -s do not go with --for; leave them out")
+    return {name: value for name, value in given.items() if name not in _OF_TRACKING}
 
 
-def refuse_alone(reference: object, mode: str) -> None:
-    """Raises BadOption for options that go with --for only."""
-    if reference is not None or mode != "animate":
+def without_animator(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of `vidsynth extract` for `jobs.extract`.
+
+    Raises BadOption where one is set that goes with --for only.
+    """
+    if given["reference"] is not None or given["mode"] != "animate":
         raise BadOption("--reference and --mode say what an animator takes; add --for wan-animate")
+    return {k: v for k, v in given.items() if k not in ("animator", "reference", "mode")}
 
 
 def prepare(
@@ -134,7 +145,8 @@ def prepare(
     if mode == "replace" and reference is None:
         raise BadOption("to replace somebody takes a picture of who is to be seen; name one")
     ref = extractor or _whole_body()
-    tracked = _tracked(source, ref, part, reporter)
+    start, end, fps = part
+    tracked = track_as(source, ref, start=start, end=end, fps=fps, reporter=reporter)
     pose = tracked.signal
     assert isinstance(pose, PoseSequence)
     spec = video.probe(source, fps=part[2]).spec
@@ -157,27 +169,33 @@ def prepare(
 
 
 def extract_for(
+    source: str | Path,
+    folder: str | Path,
+    *,
     animator: str,
-    source: Path,
-    folder: Path,
-    reference: str | Path | None,
-    mode: Mode,
-    part: Part,
-    overwrite: bool,
-    reporter: Reporter,
+    reference: str | Path | None = None,
+    mode: Mode = "animate",
+    start: float | None = None,
+    end: float | None = None,
+    overwrite: bool = False,
+    fps: float | None = None,
+    reporter: Reporter | None = None,
 ) -> Animation:
     """Write what an animator takes into a folder: videos with the source's timing, and the picture.
 
     Args:
-        animator: one of ANIMATORS.
+        source: the video that drives.
         folder: made if need be.
-        reference, mode, part, reporter: as of `prepare`.
-        overwrite: replace files that are there.
+        animator: one of ANIMATORS.
+        reference, mode: as of `prepare`.
+        start, end, overwrite, fps, reporter: as of `jobs.transfer`.
 
     Raises BadOption for an animator that is not known; else as `prepare`.
     """
     if animator not in ANIMATORS:
         raise BadOption(f"there is no animator {animator!r}; known: {', '.join(ANIMATORS)}")
+    source, folder, reporter = Path(source), Path(folder), reporter or Reporter()
+    part = start, end, pictures.rate_of(fps, (source,), reporter)
     names = {**FILES, **(REPLACING if mode == "replace" else {})}
     picture = [REFERENCE] if reference is not None else []
     make_folder(folder)
@@ -208,13 +226,15 @@ def animate(
     overwrite: bool = False,
     provenance: bool = True,
     certificate: str | Path | None = None,
+    consent: str | Path | None = None,
     fps: float | None = None,
     settings: Settings = (),
     reporter: Reporter | None = None,
 ) -> Path:
     """Make the one on a picture move like the one in a video, with a pretrained animator.
 
-    Arguments as of `jobs.transfer`, whose work this is with a recipe that animates.
+    Arguments as of `jobs.transfer`, whose work this is with a recipe that animates; `consent` is
+    told by the film.
 
     Raises:
         MissingWeights: the animator's model is not here; says its size, licence and place.
@@ -223,16 +243,17 @@ def animate(
     source, reference, output = Path(source), Path(reference), Path(output)
     reporter = reporter or Reporter()
     check_outputs(output, codec, overwrite, inputs=(source, reference))
-    info = video.probe(source)
+    agreed = consent_in(consent)
+    rate = pictures.rate_of(fps, (source,), reporter)
+    info = video.probe(source, fps=rate)
     chosen = load_recipe(recipe).with_overrides(nested(settings))
-    plugin: Any = registry.load("generator", chosen.generator)
+    plugin: Any = loading.load("generator", chosen.generator)
     where = devices.choose(device)
     values = options.build(
         plugin.Options, {"device": device, **chosen.generator_options}, where="generator"
     )
     generator = plugin(values, conditions=Conditions(kinds=(Animation,), channels=0))
     generator.film()  # a model that is not here is told before the tracking
-    rate = None if fps is None else Fraction(fps).limit_denominator(1001)
     made = prepare(
         source,
         reference,
@@ -245,6 +266,7 @@ def animate(
     height, width = made.told.size
     spec = VideoSpec(height=height, width=width, fps=stages.average_rate(made.pts))
     told = facts(
+        **({"consent": agreed} if agreed else {}),
         recipe=chosen.name,
         generator=str(PluginRef.of("generator", chosen.generator, values).name),
         source={"name": source.name, "hash": video.content_hash(source)},
@@ -280,27 +302,12 @@ def animate(
     return output
 
 
-def _tracked(source: Path, ref: PluginRef, part: Part, reporter: Reporter) -> Tracked:
-    start, end, fps = part
-    tracked = track(
-        source,
-        build_extractor(ref),
-        identity=options.to_dict(ref),
-        start=start,
-        end=end,
-        fps=fps,
-        reporter=reporter,
-    )
-    tracked.require_subject()
-    return tracked
-
-
 def _whole_body() -> PluginRef:
     return _extractor("pose", {"hands": True, "face": True})
 
 
 def _extractor(name: str, values: Mapping[str, Any]) -> PluginRef:
-    plugin: Any = registry.load("extractor", name)
+    plugin: Any = loading.load("extractor", name)
     built = options.build(plugin.Options, values, where="extractor")
     return PluginRef.of("extractor", name, built)
 

@@ -16,7 +16,7 @@ from vidsynth.clip import VideoSpec
 from vidsynth.clips import ENDINGS, NAMED, WORLD, ClipFile, ClipOptions, Clips, prepare_clips
 from vidsynth.errors import UnknownName, UnsupportedVideo
 from vidsynth.files import cache_key
-from vidsynth.kinds import TrainBatch
+from vidsynth.objectives import TrainBatch
 from vidsynth.worlds import shapes
 
 # B batch, T frames, S side in pixels

@@ -14,7 +14,7 @@ from torch import Tensor
 from vidsynth.checksums import checksum
 from vidsynth.errors import BadSubject
 from vidsynth.files import writing
-from vidsynth.kinds import Objective
+from vidsynth.objectives import Objective
 from vidsynth.report import Reporter
 
 STATE, PREVIOUS, DAMAGED = "state.pt", "state.previous.pt", "state.damaged.pt"

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from vidsynth import devices, options, registry
+from vidsynth import devices, loading, options
 from vidsynth.captions import Films, every_text, has_captions, prepare_captioned
 from vidsynth.choosing import resolved_generator
 from vidsynth.classes import ClassLabel, Prompt
@@ -206,12 +206,12 @@ def _refuse_another_model(existing: Subject, card: SubjectCard, recipe: Recipe) 
 
 
 def _takes_prompts(reference: PluginRef) -> bool:
-    plugin: Any = registry.load("generator", reference.name)
+    plugin: Any = loading.load("generator", reference.name)
     return plugin.takes(Prompt)
 
 
 def _conditions(reference: PluginRef, clips: Clips | Films) -> Conditions:
-    plugin: Any = registry.load("generator", reference.name)
+    plugin: Any = loading.load("generator", reference.name)
     if not plugin.takes(Prompt):
         return Conditions(kinds=(ClassLabel,), channels=len(clips.names))
     values = options.build(plugin.Options, reference.options, where="generator")

@@ -20,7 +20,7 @@ from vidsynth import video
 from vidsynth.clip import VideoSpec
 from vidsynth.errors import NoSubjectFound, UnknownName, UnsupportedVideo
 from vidsynth.files import cache_folder, cache_key, writing
-from vidsynth.kinds import TrainBatch
+from vidsynth.objectives import TrainBatch
 from vidsynth.report import Reporter
 from vidsynth.worlds import shapes
 

@@ -17,7 +17,8 @@ from vidsynth.conditioning import Conditioning, FaceSequence
 from vidsynth.errors import BadOption, CannotWrite, NoSubjectFound, UnsupportedVideo
 from vidsynth.exemplars import Before, Gallery, Plan
 from vidsynth.files import cache_folder, cache_key, writing
-from vidsynth.kinds import Conditions, Recalled, TrainBatch
+from vidsynth.kinds import Conditions
+from vidsynth.objectives import Recalled, TrainBatch
 from vidsynth.plate import cut_out, estimate_plate
 from vidsynth.report import Reporter
 from vidsynth.stages import average_rate

@@ -31,7 +31,7 @@ from vidsynth.report import Reporter
 from vidsynth.retarget_face import canonical, posed, resting
 from vidsynth.steady import STEADINESS
 from vidsynth.subject import Subject, SubjectCard, load_subject
-from vidsynth.tracking import Tracked, track
+from vidsynth.tracking import Tracked, track_as
 
 # T frames
 
@@ -325,8 +325,7 @@ def own_motion(subject: Subject, path: Path, reporter: Reporter | None = None) -
             f"{path} is not the video that {subject.folder} was trained on ({card.target}); give "
             "that one, or drive the subject with this one by vidsynth render"
         )
-    extractor = subject.extractor()
-    tracked = track(path, extractor, identity=options.to_dict(card.extractor), reporter=reporter)
+    tracked = track_as(path, card.extractor, reporter=reporter)
     signal = tracked.signal
     if card.crop is not None:
         signal = signal.crop(card.crop)

@@ -22,7 +22,8 @@ from vidsynth.dataset import Footage, prepare
 from vidsynth.errors import BadOption, BadSubject, InUse
 from vidsynth.files import is_temporary, make_folder, tidy
 from vidsynth.given import hash_of, target_with_maps
-from vidsynth.kinds import Conditions, Generator, Given, Objective, Samples
+from vidsynth.kinds import Conditions, Generator, Given
+from vidsynth.objectives import Objective, Samples
 from vidsynth.processes import Processes
 from vidsynth.recipes import Recipe
 from vidsynth.report import Reporter

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -11,7 +11,6 @@ from typing import Any, Literal
 from torch import Tensor
 
 from vidsynth import (
-    animating,
     devices,
     drawing,
     loading,
@@ -37,8 +36,8 @@ from vidsynth.provenance import about, consent_in
 from vidsynth.report import Reporter
 from vidsynth.steady import STEADINESS
 from vidsynth.stream import Chunk, StageReport
-from vidsynth.subject import PluginRef, Subject, build_extractor, load_subject, with_consent
-from vidsynth.tracking import Tracked, track
+from vidsynth.subject import PluginRef, Subject, load_subject, with_consent
+from vidsynth.tracking import Tracked, track_as
 
 Audio = Literal["source", "target", "none"]
 
@@ -125,7 +124,7 @@ def transfer(
     agreed = consent_in(consent)
     for path in (source, target):
         video.probe(path)
-    rate = _rate(fps, (source, target), reporter)
+    rate = pictures.rate_of(fps, (source, target), reporter)
     if source.resolve() == target.resolve():
         raise BadOption(
             f"source and target are both {source}: there is nothing to transfer; give two videos "
@@ -137,7 +136,7 @@ def transfer(
     extractor, _ = resolved_plugins(chosen)
     devices.choose(device)
     # What is wrong with the source is said now, not after the training; the tracking is kept.
-    _track_source(source, extractor, start, end, rate, reporter)
+    track_as(source, extractor, start=start, end=end, fps=rate, reporter=reporter)
     if subject is None:
         name = cache_key(video.content_hash(target), chosen.to_dict(), seed)
         subject = cache_folder("subjects") / name
@@ -222,7 +221,7 @@ def train(
         recipe = recipe_for(target) if by_class else "street"
     if not by_class:
         video.probe(target)
-    rate = _rate(fps, () if by_class else (target,), reporter)
+    rate = pictures.rate_of(fps, () if by_class else (target,), reporter)
     chosen = choose_recipe(
         recipe, preset, generator, size, person, settings, target, device, reporter
     )
@@ -294,7 +293,7 @@ def render(
     studio = Studio.of(subject, devices.choose(device))
 
     # Track the source, and fit its motion to the target.
-    rate = _rate(fps, (source,), reporter, default=Fraction(card.fps))
+    rate = pictures.rate_of(fps, (source,), reporter, default=Fraction(card.fps))
     extractor = subject.extractor()
     if extractor.reads_files:
         given = Given(source, None if instances is None else Path(instances))
@@ -313,7 +312,7 @@ def render(
         )
     else:
         follow = _following(card.extractor, person)
-        tracked = _track_source(source, follow, start, end, rate, reporter)
+        tracked = track_as(source, follow, start=start, end=end, fps=rate, reporter=reporter)
     wanted = options.merge({"retarget": card.settings.get("retarget", {})}, nested(settings))
     rest = None
     if target is not None and wanted["retarget"].get("mode", "full") != "full":
@@ -365,9 +364,6 @@ def extract(
     *,
     extractor: str = "pose",
     preview: str | Path | None = None,
-    animator: str | None = None,
-    reference: str | Path | None = None,
-    mode: animating.Mode = "animate",
     start: float | None = None,
     end: float | None = None,
     person: int | None = None,
@@ -383,21 +379,12 @@ def extract(
         output: the file to write.
         extractor: name of the plugin.
         preview: also write this video, with the tracking drawn over it.
-        animator, reference, mode: write instead what this animator takes, into the folder
-            `output`; see `animating.extract_for`.
         settings: extractor options, as {"extractor": {...}} or "extractor.name=value" strings.
         start, end, person, overwrite, fps, reporter: as in `transfer`.
     """
     path, output = Path(path), Path(output)
     reporter = reporter or Reporter()
-    rate = _rate(fps, (path,), reporter)
-    if animator is not None:
-        animating.refuse_tracking(preview, person, settings)
-        film = (start, end, rate)
-        return animating.extract_for(
-            animator, path, output, reference, mode, film, overwrite, reporter
-        )
-    animating.refuse_alone(reference, mode)
+    rate = pictures.rate_of(fps, (path,), reporter)
     refuse_inputs(output, [path])
     check_free(output, overwrite)
     if preview:
@@ -409,11 +396,7 @@ def extract(
         values["person"] = person
     built: Any = plugin(options.build(plugin.Options, values, where="extractor"))
     ref = PluginRef.of("extractor", extractor, built.options)
-    identity = options.to_dict(ref)
-    tracked = track(
-        path, built, identity=identity, start=start, end=end, fps=rate, reporter=reporter
-    )
-    tracked.require_subject(person=person)
+    tracked = track_as(path, ref, start=start, end=end, fps=rate, reporter=reporter)
     with writing(output) as temporary:
         tracked.signal.save(temporary, pts=str(tracked.pts.tolist()))
     reporter.say(f"wrote {output}: {len(tracked.pts)} frames")
@@ -427,49 +410,6 @@ def _following(ref: PluginRef, person: int | None) -> PluginRef:
     if person is None and "person" not in ref.options:
         return ref
     return replace(ref, options={**ref.options, "person": person})
-
-
-def _rate(
-    fps: float | None,
-    paths: Iterable[Path],
-    reporter: Reporter,
-    *,
-    default: Fraction = pictures.RATE,
-) -> Fraction | None:
-    """The frame rate of the folders of pictures among the videos, told to the user.
-
-    Raises BadOption when a rate was given and all are videos, or it is none.
-    """
-    folders = [path for path in paths if path.is_dir()]
-    if fps is not None and not folders:
-        raise BadOption("--fps is for folders of pictures; a video has its own, leave it out")
-    if fps is not None and not 0 < fps <= 1000:
-        raise BadOption(f"--fps {fps:g} is no frame rate; choose one above 0 and up to 1000")
-    if not folders:
-        return None
-    rate = default if fps is None else Fraction(fps).limit_denominator(1001)
-    for folder in folders:
-        count = len(pictures.list_pictures(folder))
-        hint = "" if fps else " (--fps changes it)"
-        reporter.say(f"{folder}: {count} pictures at {float(rate):.4g} frames per second{hint}")
-    return rate
-
-
-def _track_source(
-    source: Path,
-    ref: PluginRef,
-    start: float | None,
-    end: float | None,
-    fps: Fraction | None,
-    reporter: Reporter,
-) -> Tracked:
-    identity = options.to_dict(ref)
-    extractor = build_extractor(ref)
-    tracked = track(
-        source, extractor, identity=identity, start=start, end=end, fps=fps, reporter=reporter
-    )
-    tracked.require_subject(person=ref.options.get("person"))
-    return tracked
 
 
 def _write_preview(

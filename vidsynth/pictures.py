@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,9 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from vidsynth.clip import Clip
-from vidsynth.errors import UnsupportedVideo
+from vidsynth.errors import BadOption, UnsupportedVideo
 from vidsynth.pixels import FrameReader, refuse_giant
+from vidsynth.report import Reporter
 from vidsynth.stream import Chunk
 
 # T frames, H height, W width
@@ -53,6 +54,32 @@ def list_pictures(folder: Path, *, endings: tuple[str, ...] = ()) -> list[Path]:
         )
     kinds = ([p for p in found if p.stem.endswith(ending)] for ending in endings)
     return sorted(next(filter(None, kinds), found), key=lambda p: natural(p.name))
+
+
+def rate_of(
+    fps: float | None,
+    paths: Iterable[Path],
+    reporter: Reporter,
+    *,
+    default: Fraction = RATE,
+) -> Fraction | None:
+    """The frame rate of the folders of pictures among the videos, told to the user.
+
+    Raises BadOption when a rate was given and all are videos, or it is none.
+    """
+    folders = [path for path in paths if path.is_dir()]
+    if fps is not None and not folders:
+        raise BadOption("--fps is for folders of pictures; a video has its own, leave it out")
+    if fps is not None and not 0 < fps <= 1000:
+        raise BadOption(f"--fps {fps:g} is no frame rate; choose one above 0 and up to 1000")
+    if not folders:
+        return None
+    rate = default if fps is None else Fraction(fps).limit_denominator(1001)
+    for folder in folders:
+        count = len(list_pictures(folder))
+        hint = "" if fps else " (--fps changes it)"
+        reporter.say(f"{folder}: {count} pictures at {float(rate):.4g} frames per second{hint}")
+    return rate
 
 
 def natural(name: str) -> list[tuple[int, str]]:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vidsynth import options, registry
+from vidsynth import loading, options
 from vidsynth.classes import Prompt
 from vidsynth.clip import VideoSpec
 from vidsynth.errors import BadOption, PluginError, UnknownName
@@ -92,7 +92,7 @@ def embedded() -> Subject:
 
 def _installed(name: str) -> Any:
     try:
-        return registry.load("generator", name)
+        return loading.load("generator", name)
     except UnknownName as error:
         raise PluginError(
             f"this needs the generator {name!r}, which is not installed; install a newer vidsynth "
@@ -158,7 +158,7 @@ def _planned(
     asked: Asked, model: Model, device: torch.device, reporter: Reporter
 ) -> tuple[Generator, VideoSpec, int]:
     """The generator as it is asked for, and the film that it is to make."""
-    plugin: Any = registry.load("generator", model.label)
+    plugin: Any = loading.load("generator", model.label)
     given = {name: value for name, value in asked.changes.items() if value is not None}
     known = [field.name for field in fields(plugin.Options)]
     for name in given:
@@ -288,7 +288,7 @@ def _ranking(prompt: Prompt) -> Callable[[list[Tensor]], list[int]]:
     if len(prompt.texts) > 1:
         raise BadOption("--candidates is for one prompt; leave it or --schedule out")
     try:
-        plugin: Any = registry.load("encoder", RANKING)
+        plugin: Any = loading.load("encoder", RANKING)
     except UnknownName as error:
         raise PluginError(
             f"--candidates needs the encoder {RANKING!r}, which is not installed; install a newer "

@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from vidsynth import stream, video
+from vidsynth import options, stream, video
 from vidsynth.conditioning import Conditioning, FaceSequence
 from vidsynth.errors import NoSubjectFound, VidsynthError
 from vidsynth.files import cache_folder, cache_key, writing
@@ -25,6 +25,7 @@ from vidsynth.kinds import Extractor
 from vidsynth.report import Reporter
 from vidsynth.stages import extracting
 from vidsynth.stream import Chunk
+from vidsynth.subject import PluginRef, build_extractor
 
 # N frames of the video
 
@@ -133,6 +134,32 @@ def track(
     with writing(stored) as temporary:
         signal.save(temporary, pts=json.dumps(pts.tolist()))
     return Tracked(path=path, signal=signal, pts=pts)
+
+
+def track_as(
+    path: Path,
+    ref: PluginRef,
+    *,
+    start: float | None = None,
+    end: float | None = None,
+    fps: Fraction | None = None,
+    reporter: Reporter | None = None,
+) -> Tracked:
+    """`track` with the extractor that a reference names.
+
+    Raises NoSubjectFound when the subject is in no frame; PluginError; else as `track`.
+    """
+    tracked = track(
+        path,
+        build_extractor(ref),
+        identity=options.to_dict(ref),
+        start=start,
+        end=end,
+        fps=fps,
+        reporter=reporter,
+    )
+    tracked.require_subject(person=ref.options.get("person"))
+    return tracked
 
 
 def wanted_frames(info: video.VideoInfo, start: float | None, end: float | None) -> int | None:

@@ -32,7 +32,7 @@ from vidsynth.checkpoint import (
 )
 from vidsynth.devices import Precision, autocast
 from vidsynth.errors import Interrupted, TrainingFailed
-from vidsynth.kinds import Objective, Recalled, Samples, TrainBatch
+from vidsynth.objectives import Objective, Recalled, Samples, TrainBatch
 from vidsynth.processes import Processes
 from vidsynth.report import Reporter
 from vidsynth.scores import Judged

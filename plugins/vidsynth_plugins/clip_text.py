@@ -27,6 +27,7 @@ MODEL = "openai/clip-vit-large-patch14"
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 """Of the colours that the published models were trained with, by channel."""
+FRAMES_RANKED = 8
 Precision = Literal["auto", "fp32", "bf16"]
 
 
@@ -95,6 +96,21 @@ class ClipText(TextEncoder):
         with torch.inference_mode(), devices.autocast(device, self.options.precision):
             return [self._encoded(tokenizer, model, prompt) for prompt in prompts]
 
+    def rank(self, clips: Sequence[Tensor], prompt: str) -> list[int]:
+        """As every encoder's; looks at FRAMES_RANKED frames of each clip, spread over it.
+
+        Raises:
+            BadOption: the prompt is empty.
+            MissingWeights, BadWeights: the model is not here, or none.
+        """
+        if not prompt.strip():
+            raise BadOption("the prompt is empty; say what the clips were to show")
+        judge = ClipJudge(self.options)
+        scores = [
+            float(judge.similarity(_spread(clip, FRAMES_RANKED), prompt).mean()) for clip in clips
+        ]
+        return sorted(range(len(clips)), key=lambda i: -scores[i])
+
     def _encoded(self, tokenizer: Any, model: Any, prompt: str) -> TextEmbedding:
         ids, lengths = pieces(tokenizer, prompt)
         tokens, pooled = _read(model, ids, self.options.batch)
@@ -130,28 +146,6 @@ def joined_tokens(tokenizer: Any, model: Any, prompts: Sequence[str]) -> Tensor:
     padded = [torch.cat([ids, nothing.expand(most - len(ids), -1)]) for ids in read]
     device = next(model.parameters()).device
     return torch.stack([model(ids.to(device)).last_hidden_state.flatten(0, 1) for ids in padded])
-
-
-def rank(
-    clips: Sequence[Tensor], prompt: str, *, options: ClipTextOptions | None = None, frames: int = 8
-) -> list[int]:
-    """Which of several clips shows a prompt best: their indices, the best first.
-
-    Args:
-        clips: each (T, 3, H, W) uint8 RGB.
-        prompt: what they were to show.
-        options: of the model.
-        frames: of each clip that are looked at, spread over it.
-
-    Raises:
-        BadOption: the prompt is empty.
-        MissingWeights, BadWeights: the model is not here, or none.
-    """
-    if not prompt.strip():
-        raise BadOption("the prompt is empty; say what the clips were to show")
-    judge = ClipJudge(options or ClipTextOptions())
-    scores = [float(judge.similarity(_spread(c, frames), prompt).mean()) for c in clips]
-    return sorted(range(len(clips)), key=lambda i: -scores[i])
 
 
 class ClipJudge:

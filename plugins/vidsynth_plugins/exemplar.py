@@ -18,7 +18,8 @@ from torch import Tensor
 
 from vidsynth.blocks import warp
 from vidsynth.conditioning import FaceSequence, PoseSequence
-from vidsynth.kinds import Conditions, Recalled
+from vidsynth.kinds import Conditions
+from vidsynth.objectives import Recalled
 from vidsynth_plugins.pix2pixhd.generator import Pix2PixHD
 from vidsynth_plugins.pix2pixhd.networks import Painter
 from vidsynth_plugins.pix2pixhd.options import Pix2PixHDOptions, Stem, Upsampling

@@ -10,7 +10,8 @@ import torch
 from vidsynth import stages, stream
 from vidsynth.clip import Clip, VideoSpec
 from vidsynth.conditioning import PoseSequence
-from vidsynth.kinds import Conditions, TrainBatch
+from vidsynth.kinds import Conditions
+from vidsynth.objectives import TrainBatch
 from vidsynth.processes import Processes
 from vidsynth.testing.samples import waving_person
 from vidsynth.training import Run, train_step

@@ -22,7 +22,6 @@ from vidsynth_plugins.clip_text import (
     ClipText,
     ClipTextOptions,
     pieces,
-    rank,
 )
 
 SHORT, LONG = "a red kite", "kite and sea " * 30
@@ -134,11 +133,12 @@ def test_the_best_clip_comes_first(model):
     clips = [moving_squares(4, 16, 16, seed=seed).frames for seed in range(4)]
     scores = [float(judge.similarity(clip, SHORT).mean()) for clip in clips]
     assert len(set(scores)) == 4
-    found = rank(clips, SHORT, options=options(model))
+    encoder = ClipText(options(model))
+    found = encoder.rank(clips, SHORT)
     assert found == sorted(range(4), key=lambda i: -scores[i])
-    assert rank([clips[i] for i in reversed(found)], SHORT, options=options(model)) == [3, 2, 1, 0]
+    assert encoder.rank([clips[i] for i in reversed(found)], SHORT) == [3, 2, 1, 0]
     with pytest.raises(BadOption, match="empty"):
-        rank(clips, " ", options=options(model))
+        encoder.rank(clips, " ")
 
 
 def test_the_metric_looks_at_frames_now_and_then(model):

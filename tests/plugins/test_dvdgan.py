@@ -16,7 +16,8 @@ from vidsynth.classes import ClassLabel, Noise
 from vidsynth.clip import VideoSpec
 from vidsynth.conditioning import LabelMaps
 from vidsynth.errors import BadOption, BadSubject
-from vidsynth.kinds import Conditions, TrainBatch
+from vidsynth.kinds import Conditions
+from vidsynth.objectives import TrainBatch
 from vidsynth.processes import Processes
 from vidsynth.testing import chunked, times
 from vidsynth.training import Run, train_step

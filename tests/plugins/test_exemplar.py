@@ -13,7 +13,8 @@ from torch import Tensor
 from vidsynth.clip import VideoSpec
 from vidsynth.conditioning import FaceSequence, PoseSequence
 from vidsynth.errors import IncompatibleStages
-from vidsynth.kinds import Conditions, Recalled
+from vidsynth.kinds import Conditions
+from vidsynth.objectives import Recalled
 from vidsynth.stream import Chunk
 from vidsynth.testing import nodding_face, times
 from vidsynth_plugins.exemplar import Exemplar, ExemplarOptions, ExemplarPainter, blended

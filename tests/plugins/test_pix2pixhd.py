@@ -17,8 +17,9 @@ from vidsynth import registry
 from vidsynth.clip import Clip, VideoSpec
 from vidsynth.conditioning import BackgroundPlate, LabelMaps
 from vidsynth.errors import BadOption, BadSubject, BadWeights, DeviceUnavailable, IncompatibleStages
-from vidsynth.kinds import Conditions, TrainBatch
+from vidsynth.kinds import Conditions
 from vidsynth.losses import PerceptualLoss
+from vidsynth.objectives import TrainBatch
 from vidsynth.stream import Chunk
 from vidsynth_plugins.pix2pixhd import (
     MultiscalePatch,

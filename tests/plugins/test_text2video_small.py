@@ -14,7 +14,8 @@ from vidsynth.classes import Prompt
 from vidsynth.clip import VideoSpec
 from vidsynth.conditioning import TextEmbedding
 from vidsynth.errors import BadOption, UnknownName
-from vidsynth.kinds import Conditions, TextEncoder, TrainBatch
+from vidsynth.kinds import Conditions, TextEncoder
+from vidsynth.objectives import TrainBatch
 from vidsynth.processes import Processes
 from vidsynth.stages import timeline
 from vidsynth.training import Run, train_step

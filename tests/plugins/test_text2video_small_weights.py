@@ -11,7 +11,8 @@ import torch
 from vidsynth import generate, video
 from vidsynth.classes import Prompt
 from vidsynth.errors import BadOption, BadSubject
-from vidsynth.kinds import Conditions, TrainBatch
+from vidsynth.kinds import Conditions
+from vidsynth.objectives import TrainBatch
 from vidsynth.processes import Processes
 from vidsynth.stages import clips_of
 from vidsynth.subject import load_subject

@@ -16,7 +16,8 @@ from vidsynth import registry
 from vidsynth.clip import Clip, VideoSpec
 from vidsynth.conditioning import BackgroundPlate, LabelMaps, PoseSequence
 from vidsynth.errors import BadOption, BadSubject, DeviceUnavailable, IncompatibleStages
-from vidsynth.kinds import Conditions, TrainBatch
+from vidsynth.kinds import Conditions
+from vidsynth.objectives import TrainBatch
 from vidsynth.processes import Processes
 from vidsynth.stream import Chunk
 from vidsynth.training import Run, train_step

@@ -12,8 +12,8 @@ import torch
 from click.testing import CliRunner
 from tiny_diffusers import MAKERS, libraries, saved, wan_animate
 
-from vidsynth import animating, jobs, video
-from vidsynth.animating import Prepared, animate, prepare
+from vidsynth import animating, video
+from vidsynth.animating import Prepared, animate, extract_for, prepare
 from vidsynth.animation import Animation
 from vidsynth.cli import main
 from vidsynth.clip import Clip
@@ -56,7 +56,7 @@ def prepared(source, portrait) -> Prepared:
 
 def extracted(source: Path, folder: Path, animator: str = "wan-animate", **given: Any) -> list:
     """The files that a job wrote."""
-    jobs.extract(source, folder, animator=animator, **given)
+    extract_for(source, folder, animator=animator, **given)
     return list(folder.iterdir())
 
 

@@ -34,8 +34,9 @@ from vidsynth.clip import VideoSpec
 from vidsynth.clipmodels import fit_clips
 from vidsynth.clips import WORLD
 from vidsynth.generation import classes_of, make_clip
-from vidsynth.kinds import Conditions, Discriminator, Objective, TrainBatch
+from vidsynth.kinds import Conditions, Discriminator
 from vidsynth.losses import fool, judge_fake, judge_real
+from vidsynth.objectives import Objective, TrainBatch
 from vidsynth.processes import Processes
 from vidsynth.recipes import Recipe, load_recipe
 from vidsynth.report import Reporter

@@ -27,7 +27,8 @@ from vidsynth.devices import Precision, autocast
 from vidsynth.errors import UnknownName
 from vidsynth.exemplars import Gallery
 from vidsynth.fitting import prepare_target
-from vidsynth.kinds import Conditions, Discriminator, Generator, Given, Objective, TrainBatch
+from vidsynth.kinds import Conditions, Discriminator, Generator, Given
+from vidsynth.objectives import Objective, TrainBatch
 from vidsynth.recipes import Recipe, load_recipe
 from vidsynth.report import Reporter, Step
 from vidsynth.scores import Scores

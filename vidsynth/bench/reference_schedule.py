@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vidsynth.kinds import Discriminator, Judgement, TrainBatch
+from vidsynth.kinds import Discriminator, Judgement
+from vidsynth.objectives import TrainBatch
 
 # B batch, T frames (1 here), C channels, H, W pixels
 

@@ -31,7 +31,7 @@ from vidsynth.bench.material import (
 from vidsynth.bench.measure import Clock, Timings, cores, interleaved
 from vidsynth.bench.pipeline import repeated
 from vidsynth.errors import VidsynthError
-from vidsynth.kinds import Objective, TrainBatch
+from vidsynth.objectives import Objective, TrainBatch
 from vidsynth.processes import Processes
 from vidsynth.recipes import load_recipe
 from vidsynth.report import Reporter

@@ -53,8 +53,13 @@ def extract(video: Path, output: Path, **options: Any) -> None:
     With --for wan-animate, OUTPUT is a folder of src_pose.mp4, src_face.mp4, src_ref.png, and to
     replace somebody src_bg.mp4 and src_mask.mp4: what Wan-Animate takes, in other tools too.
     """
-    from vidsynth import jobs
+    from vidsynth import animating, jobs
     from vidsynth.cli.progress import reporter
 
     with running():
-        jobs.extract(video, output, reporter=reporter(), **options)
+        if options["animator"] is not None:
+            chosen = animating.without_tracking(options)
+            animating.extract_for(video, output, reporter=reporter(), **chosen)
+            return
+        chosen = animating.without_animator(options)
+        jobs.extract(video, output, reporter=reporter(), **chosen)

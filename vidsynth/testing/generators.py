@@ -19,7 +19,8 @@ from vidsynth.clip import Clip, VideoSpec
 from vidsynth.conditioning import BackgroundPlate, Conditioning, Exemplars
 from vidsynth.errors import BadSubject, VidsynthError
 from vidsynth.exemplars import Before, Gallery, plan
-from vidsynth.kinds import Conditions, Generator, Objective, Recalled, TrainBatch
+from vidsynth.kinds import Conditions, Generator
+from vidsynth.objectives import Objective, Recalled, TrainBatch
 from vidsynth.plate import cut_out
 from vidsynth.processes import Processes
 from vidsynth.stream import Chunk

@@ -12,7 +12,8 @@ from vidsynth.classes import ClassLabel, Noise, normal
 from vidsynth.clip import Clip, VideoSpec
 from vidsynth.drawing import resize
 from vidsynth.errors import BadOption, BadSubject
-from vidsynth.kinds import Conditions, Generator, Objective
+from vidsynth.kinds import Conditions, Generator
+from vidsynth.objectives import Objective
 from vidsynth.stream import Chunk
 from vidsynth_plugins.dvdgan.discriminators import PAPER
 from vidsynth_plugins.dvdgan.layers import settle

@@ -7,8 +7,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from vidsynth.kinds import Judgement, Objective, Phase, TrainBatch
+from vidsynth.kinds import Judgement
 from vidsynth.losses import fool, judge_fake, judge_real, linear_decay
+from vidsynth.objectives import Objective, Phase, TrainBatch
 from vidsynth.subject import build_discriminator
 from vidsynth_plugins.dvdgan.augment import augmented
 from vidsynth_plugins.dvdgan.layers import orthogonality

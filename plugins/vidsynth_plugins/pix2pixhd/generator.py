@@ -24,7 +24,8 @@ from vidsynth.conditioning import (
     PoseSequence,
 )
 from vidsynth.errors import BadOption
-from vidsynth.kinds import Conditions, Generator, Objective, Recalled
+from vidsynth.kinds import Conditions, Generator
+from vidsynth.objectives import Objective, Recalled
 from vidsynth.stream import Chunk
 from vidsynth_plugins.pix2pixhd.networks import Painter
 from vidsynth_plugins.pix2pixhd.objective import Pix2PixHDObjective, stack_windows

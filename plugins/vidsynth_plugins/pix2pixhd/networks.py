@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vidsynth.blocks import crop_boxes, halve, pad_to_multiple, paste_boxes, square_boxes
-from vidsynth.kinds import Discriminator, Judgement, Recalled
+from vidsynth.kinds import Discriminator, Judgement
+from vidsynth.objectives import Recalled
 from vidsynth_plugins.pix2pixhd.options import Norm, Pix2PixHDOptions, Stem, Upsampling
 from vidsynth_plugins.pix2pixhd.spade import SpadeGenerator
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vidsynth.blocks import crop_boxes, square_boxes
 from vidsynth.errors import MissingWeights
-from vidsynth.kinds import Judgement, Objective, Phase, TrainBatch
+from vidsynth.kinds import Judgement
 from vidsynth.losses import (
     PerceptualLoss,
     feature_matching,
@@ -22,6 +22,7 @@ from vidsynth.losses import (
     linear_decay,
     weighted_l1,
 )
+from vidsynth.objectives import Objective, Phase, TrainBatch
 from vidsynth.subject import build_discriminator
 from vidsynth.weights import WEIGHTS
 from vidsynth_plugins.pix2pixhd.networks import (

@@ -12,7 +12,8 @@ from vidsynth.blocks import filled
 from vidsynth.clip import Clip, VideoSpec
 from vidsynth.conditioning import FaceSequence
 from vidsynth.errors import BadOption
-from vidsynth.kinds import Conditions, Generator, Objective
+from vidsynth.kinds import Conditions, Generator
+from vidsynth.objectives import Objective
 from vidsynth.stream import Chunk
 from vidsynth_plugins.pix2pixhd.generator import (
     SMALLEST,

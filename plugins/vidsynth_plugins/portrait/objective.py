@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from vidsynth.kinds import Judgement, Objective, Phase, TrainBatch
+from vidsynth.kinds import Judgement
 from vidsynth.losses import fool, judge_fake, judge_real, linear_decay, weighted_l1
+from vidsynth.objectives import Objective, Phase, TrainBatch
 from vidsynth.subject import build_discriminator
 from vidsynth_plugins.pix2pixhd.objective import adam, stack_windows
 from vidsynth_plugins.portrait.networks import PortraitNet

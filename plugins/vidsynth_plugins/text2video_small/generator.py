@@ -14,7 +14,8 @@ from vidsynth.blocks import refuse_half_on_cpu
 from vidsynth.classes import Prompt
 from vidsynth.clip import Clip, VideoSpec
 from vidsynth.errors import BadSubject
-from vidsynth.kinds import Conditions, Generator, Objective
+from vidsynth.kinds import Conditions, Generator
+from vidsynth.objectives import Objective
 from vidsynth.stream import Chunk
 from vidsynth_plugins.text2video_small import diffusion
 from vidsynth_plugins.text2video_small.model import EMBEDDED, TextToVideo, source_of, started

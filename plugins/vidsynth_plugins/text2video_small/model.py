@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vidsynth import registry
+from vidsynth import loading
 from vidsynth.errors import BadOption, BadSubject, PluginError
 from vidsynth.kinds import TextEncoder
 from vidsynth.subject import WEIGHTS, Subject, load_subject
@@ -113,7 +113,7 @@ class TextToVideo(nn.Module):
 
 
 def _encoder(name: str) -> TextEncoder:
-    plugin: Any = registry.load("encoder", name)
+    plugin: Any = loading.load("encoder", name)
     try:
         return plugin()
     except ImportError as error:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from vidsynth.kinds import Objective, Phase, TrainBatch
 from vidsynth.losses import linear_decay
+from vidsynth.objectives import Objective, Phase, TrainBatch
 from vidsynth_plugins.text2video_small import diffusion
 from vidsynth_plugins.text2video_small.model import TextToVideo
 from vidsynth_plugins.text2video_small.options import SmallOptions

@@ -15,7 +15,8 @@ from vidsynth.clip import Clip, VideoSpec
 from vidsynth.conditioning import FaceSequence, LabelMaps, PoseSequence
 from vidsynth.drawing import resize
 from vidsynth.errors import BadOption, IncompatibleStages
-from vidsynth.kinds import Conditions, Generator, Objective
+from vidsynth.kinds import Conditions, Generator
+from vidsynth.objectives import Objective
 from vidsynth.stream import Chunk
 from vidsynth_plugins.pix2pixhd.generator import SMALLEST, in_callers_precision, plate_of
 from vidsynth_plugins.vid2vid.networks import Past, Sequencer, is_cut

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vidsynth.blocks import crop_boxes, halve, square_boxes, warp
 from vidsynth.clip import Clip
-from vidsynth.kinds import Judgement, Objective, Phase, TrainBatch
+from vidsynth.kinds import Judgement
 from vidsynth.losses import (
     feature_matching,
     fool,
@@ -21,6 +21,7 @@ from vidsynth.losses import (
     linear_decay,
     weighted_l1,
 )
+from vidsynth.objectives import Objective, Phase, TrainBatch
 from vidsynth.subject import build_discriminator
 from vidsynth_plugins.flow import FlowEstimator, Remembering, flow_estimator
 from vidsynth_plugins.pix2pixhd.networks import MultiscalePatch, MultiscalePatchOptions
