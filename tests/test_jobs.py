@@ -257,7 +257,7 @@ def test_a_folder_with_other_things_is_left_alone(clips, tmp_path):
 def test_a_damaged_subject_is_told_before_the_source_is_tracked(
     clips, dancer, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(jobs, "track", None)
+    monkeypatch.setattr(jobs, "track_as", None)
     copy = tmp_path / "copy"
     shutil.copytree(dancer, copy)
     (copy / "background.png").write_bytes(b"no picture")

@@ -177,6 +177,7 @@ def test_transfer_animates_a_picture(model, source, portrait, tmp_path):
         "area": 4096,
     }
     words = [w for k, v in sets.items() for w in ("-s", f"generator.{k}={v}")]
+    words += ["--consent", "Ada agreed on 1 May"]
     done = CliRunner().invoke(
         main,
         ["transfer", str(source), str(portrait), "-o", str(output), "--recipe", "animate", *words],
@@ -185,11 +186,13 @@ def test_transfer_animates_a_picture(model, source, portrait, tmp_path):
     made = read(output)
     assert len(made) == COUNT and (made.height, made.width) == (64, 64)
     assert 'recipe = "animate"' in (tmp_path / "out.mp4.toml").read_text()
+    told = provenance.inspect(output).facts
+    assert told is not None and told["consent"] == "Ada agreed on 1 May"
     again = animate(
         source,
         portrait,
         tmp_path / "again.mp4",
-        settings=[w for w in words if w != "-s"],
+        settings=[w for w in words if w.startswith("generator.")],
         device="cpu",
     )
     assert torch.equal(read(again).frames, made.frames)
