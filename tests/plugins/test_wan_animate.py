@@ -12,7 +12,7 @@ import torch
 from click.testing import CliRunner
 from tiny_diffusers import MAKERS, libraries, saved, wan_animate
 
-from vidsynth import animating, video
+from vidsynth import animating, provenance, video
 from vidsynth.animating import Prepared, animate, extract_for, prepare
 from vidsynth.animation import Animation
 from vidsynth.cli import main
