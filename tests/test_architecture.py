@@ -20,10 +20,10 @@ ORDER = (
     "animation", "exemplars", "regions", "stream", "objectives", "kinds", "loading", "pixels",
     "sound", "encode", "pictures", "video", "worlds", "clips", "captions", "distances", "blocks",
     "losses", "plate", "parametric", "retarget_body", "retarget_face", "retarget", "summaries",
-    "steady", "kept", "stages", "subject", "outputs", "provenance", "filming", "importing",
-    "tracking", "dataset", "given", "scores", "watching", "checkpoint", "training", "choosing",
-    "fitting", "making", "prompting", "generation", "clipmodels", "editing", "animating", "jobs",
-    "pipeline", "evaluation", "testing", "bench", "cli",
+    "steady", "kept", "portions", "stages", "subject", "outputs", "provenance", "filming",
+    "importing", "tracking", "dataset", "given", "scores", "watching", "checkpoint", "training",
+    "choosing", "fitting", "making", "prompting", "generation", "clipmodels", "editing",
+    "animating", "jobs", "pipeline", "evaluation", "testing", "bench", "cli",
 )  # fmt: skip
 
 HEAVY = {"torch", "numpy", "cv2", "av", "mediapipe", "scipy", "pydantic", "vidsynth_plugins"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,7 @@ class Studio:
         seed: int = 0,
         steadiness: float = STEADINESS,
         kept: KeptFrames | None = None,
+        warn: Callable[[str], None] = lambda _: None,
     ) -> list[Stage]:
         """The stages that paint the subject in this motion: in its own proportions, in pixels of
         its output frame."""
@@ -64,6 +65,7 @@ class Studio:
             seed=seed,
             steadiness=steadiness,
             kept=kept,
+            warn=warn,
         )
 
 
@@ -146,7 +148,9 @@ def film(
         [steadiness, seed, str(device), stages.CHUNK],
     ) as kept:
         steadied = motion.steadied(pts, rest_seconds(steadiness))
-        line = studio.painting(steadied, seed=seed, steadiness=steadiness, kept=kept)
+        line = studio.painting(
+            steadied, seed=seed, steadiness=steadiness, kept=kept, warn=reporter.warn
+        )
         if kept and kept.num_frames:
             reporter.say(f"{kept.num_frames} frames are made already; going on behind them")
         if beside is not None:

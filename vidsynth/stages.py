@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from time import perf_counter
 
@@ -13,10 +13,11 @@ from vidsynth import drawing
 from vidsynth.clip import Clip, VideoSpec
 from vidsynth.conditioning import BackgroundPlate, Conditioning
 from vidsynth.devices import autocast
-from vidsynth.errors import PluginError, VidsynthError
+from vidsynth.errors import DeviceUnavailable, PluginError, VidsynthError
 from vidsynth.exemplars import Before, Gallery, plan
 from vidsynth.kept import KeptFrames
 from vidsynth.kinds import Conditions, Extractor, Generator, Plugin, StagePlugin
+from vidsynth.portions import Portions, forget_cached
 from vidsynth.steady import steadier
 from vidsynth.stream import Chunk, Stage
 
@@ -64,9 +65,9 @@ def _check_signal(extractor: Extractor, signal: Conditioning, held: Sequence[Chu
         raise _broken(extractor, "numbers that are none (NaN or infinite)")
 
 
-def _check_clip(generator: Generator, clip: Clip, spec: VideoSpec, held: Sequence[Chunk]) -> None:
-    """Raises PluginError for what is not one clip of the next chunk's length and of this size."""
-    wanted = len(held[0]) if held else 0
+def _check_clip(generator: Generator, clip: Clip, spec: VideoSpec, due: Chunk | None) -> None:
+    """Raises PluginError for what is not one clip of the due chunk's length and of this size."""
+    wanted = 0 if due is None else len(due)
     if not isinstance(clip, Clip):
         raise _broken(generator, f"{type(clip).__name__} instead of a clip")
     if len(clip) != wanted:
@@ -181,42 +182,111 @@ def generating(
     seed: int,
     device: torch.device,
     kept: KeptFrames | None = None,
+    warn: Callable[[str], None] = lambda _: None,
 ) -> Stage:
-    """Fills in the frames; those that are kept from an earlier rendering are not made again."""
+    """Fills in the frames; those that are kept from an earlier rendering are not made again.
+
+    Where the device runs out of memory the chunk, and those after it, are made in smaller portions,
+    of which `warn` is told; raises DeviceUnavailable where that does not help.
+    """
 
     def stage(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
-        held: list[Chunk] = []
-
-        def noted() -> Iterator[Chunk]:
-            for chunk in chunks:
-                held.append(chunk)
-                yield chunk
-
         rng = torch.Generator().manual_seed(seed)
+        making = _Making(generator, chunks, spec, rng, device, warn)
         if kept is not None and kept.num_frames:
             for frames in kept.clips():
                 chunk = next(chunks)
                 yield chunk.with_clip(Clip(frames, chunk.pts))
-            remembered = dict(kept.memory)
-            rng.set_state(remembered.pop(_RNG))
-            generator.go_on(remembered)
-        clips = generator.generate(noted(), spec, rng=rng)
+            making.memory = kept.memory
         while True:
             began = perf_counter()
-            # Both contexts belong to the thread, so they are entered around each step.
-            with torch.inference_mode(), autocast(device):
-                clip = next(clips, None)
-            if clip is None:
-                return _check_end(generator, _starts(held), chunks)
-            _check_clip(generator, clip, spec, held)
-            clip = clip.to("cpu")
+            made = making.next()
+            if made is None:
+                return
             if kept is not None:
-                memory = generator.memory()
-                memory = None if memory is None else {**memory, _RNG: rng.get_state()}
-                kept.add(clip.frames, memory, seconds=perf_counter() - began)
-            yield held.pop(0).with_clip(clip)
+                assert made.clip is not None
+                kept.add(made.clip.frames, making.memory, seconds=perf_counter() - began)
+            yield made
 
     return named(f"generate by {type(generator).__name__}", stage)
+
+
+class _Making:
+    """A generator at work on the chunks of one film."""
+
+    def __init__(
+        self,
+        generator: Generator,
+        chunks: Iterator[Chunk],
+        spec: VideoSpec,
+        rng: torch.Generator,
+        device: torch.device,
+        warn: Callable[[str], None],
+    ) -> None:
+        self.generator, self.spec, self.rng, self.device = generator, spec, rng, device
+        self.warn = warn
+        self.memory: Mapping[str, Tensor] | None = {}
+        """What going on behind the last frames takes, empty before the first; None if nobody can.
+        """
+        self._chunks, self._portions = chunks, Portions(chunks)
+        self._clips: Iterator[Clip] | None = None
+
+    def next(self) -> Chunk | None:
+        """The next chunk with its frames; None behind the last.
+
+        Raises PluginError, and DeviceUnavailable where memory does not suffice for one frame.
+        """
+        while True:
+            clip, short = self._next_clip()
+            if short:
+                self._lessen(short)
+                continue
+            if clip is None:
+                _check_end(self.generator, self._portions.starts(), self._chunks)
+                return None
+            _check_clip(self.generator, clip, self.spec, self._portions.due)
+            made = self._portions.take(clip.to("cpu"))
+            memory = self.generator.memory()
+            self.memory = None if memory is None else {**memory, _RNG: self.rng.get_state()}
+            if made is not None:
+                return made
+
+    def _next_clip(self) -> tuple[Clip | None, str]:
+        """The next clip, or why there is no memory for it."""
+        if self._clips is None:
+            if self.memory:
+                memory = dict(self.memory)
+                self.rng.set_state(memory.pop(_RNG))
+                self.generator.go_on(memory)
+            self._clips = self.generator.generate(
+                self._portions.hand_out(), self.spec, rng=self.rng
+            )
+        try:
+            # Both contexts belong to the thread, so they are entered around each step.
+            with torch.inference_mode(), autocast(self.device):
+                return next(self._clips, None), ""
+        except torch.OutOfMemoryError as error:
+            if self._portions.ended_early:
+                raise
+            self._clips = None
+            return None, str(error).split(".")[0] or "no more was to be had"
+
+    def _lessen(self, reason: str) -> None:
+        """Begin again behind the last frames that were made, with smaller portions."""
+        second = next(iter(self._portions.starts()), 0.0)
+        most = None if self.memory is None else self._portions.lessen()
+        if most is None:
+            raise DeviceUnavailable(
+                f"{self.device} ran out of memory at {second:.2f} s ({reason}); close what else "
+                "uses it, or choose a smaller --size or another --device"
+            )
+        if not self.memory:
+            self.rng.manual_seed(self.rng.initial_seed())
+        forget_cached(self.device)
+        self.warn(
+            f"{self.device} has not the memory for so many frames at once: going on from "
+            f"{second:.2f} s with {most}"
+        )
 
 
 def steadying(steadiness: float) -> Stage:
@@ -318,6 +388,7 @@ def rendering(
     seed: int = 0,
     steadiness: float = 0.0,
     kept: KeptFrames | None = None,
+    warn: Callable[[str], None] = lambda _: None,
 ) -> list[Stage]:
     """The stages that turn motion, in pixels of the whole output frame, into output frames.
 
@@ -334,13 +405,14 @@ def rendering(
         steadiness: in [0, 1], as of `steadying`.
         kept: frames of the window that an earlier rendering made of the same motion; those that
             are made now are added.
+        warn: as of `generating`.
     """
     x0, y0, x1, y1 = window
     generator.expect(len(motion))
     inside = None if plate is None else plate[:, y0:y1, x0:x1]
     skip = 0 if kept is None else kept.num_frames
     line = supplying(motion.crop(window), generator, inside, gallery, device=device, skip=skip)
-    line.append(generating(generator, spec, seed=seed, device=device, kept=kept))
+    line.append(generating(generator, spec, seed=seed, device=device, kept=kept, warn=warn))
     if steadiness:
         line.append(steadying(steadiness))
     if plate is not None:

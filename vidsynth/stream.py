@@ -66,6 +66,13 @@ class Chunk:
         assert isinstance(signal, kind)
         return signal
 
+    def part(self, start: int, stop: int) -> Chunk:
+        """Its frames from `start` up to `stop`, with what is known about them."""
+        span = slice(start, stop)
+        signals = {kind: signal[span] for kind, signal in self.signals.items()}
+        clip = None if self.clip is None else self.clip[span]
+        return Chunk(self.pts[span], clip, MappingProxyType(signals))
+
     def with_clip(self, clip: Clip | None) -> Chunk:
         return replace(self, clip=clip)
 
