@@ -20,7 +20,7 @@ import torch
 from click.testing import CliRunner, Result
 from rich.console import Console
 
-from vidsynth import __version__, jobs, registry
+from vidsynth import __version__, animating, jobs, registry
 from vidsynth.cli import COMMANDS, main, progress
 from vidsynth.errors import Interrupted, TrainingFailed, UnsupportedVideo
 from vidsynth.report import Reporter
@@ -54,6 +54,9 @@ def test_a_command_takes_exactly_what_its_job_takes(name: str) -> None:
     assert command is not None
     offered = [p.name for p in command.params if p.expose_value]
     taken = list(inspect.signature(getattr(jobs, name)).parameters)
+    if name == "extract":  # with --for it is another job
+        others = inspect.signature(animating.extract_for).parameters
+        taken += [p for p in others if p not in (*taken, "source", "folder")]
     positional = [p.name for p in command.params if isinstance(p, click.Argument)]
     assert len(positional) + 1 == len(
         [
