@@ -168,11 +168,17 @@ def _planned(
     values = options.build(plugin.Options, chosen, where="generator")
     if model.subject is not None:
         return _trained(asked, model.subject, options.to_dict(values), device, reporter)
-    generator = plugin(values, conditions=Conditions(kinds=(Prompt,), channels=1))
-    if not isinstance(generator, PretrainedGenerator):
+    if not issubclass(plugin, PretrainedGenerator):
         raise PluginError(f"{model.label} brings no weights; choose another --model")
+    conditions = Conditions(kinds=(Prompt,), channels=1)
+    generator = plugin(values, conditions=conditions)
     width, height = asked.size or (None, None)
-    film = generator.film(width=width, height=height, fps=asked.fps, num_frames=_frames(asked))
+    spec, most = generator.film(width=width, height=height, fps=asked.fps)
+    frames = _frames(asked, spec.fps)
+    if asked.schedule is not None and getattr(values, "window", None) == 0:
+        # A film of several prompts is made in parts: no part is longer than what it was made for.
+        generator = plugin(replace(values, window=most), conditions=conditions)
+    film = generator.film(width=width, height=height, fps=asked.fps, num_frames=frames)
     return generator, *film
 
 

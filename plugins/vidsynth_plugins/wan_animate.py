@@ -163,9 +163,10 @@ class WanAnimate(PretrainedGenerator):
         if self._pipeline is None:
             whole = folder.fetch(self._looked())
             with torch.inference_mode(False):  # weights outlive the caller's inference mode
-                self._pipeline = opening.open_pipeline(
+                opened = opening.open_pipeline(
                     whole, self.options.opening(), devices.choose(self.options.device)
                 )
+                self._pipeline = opened.pipeline
         return self._pipeline
 
     def _made(self, told: Animation, rng: torch.Generator) -> Tensor:

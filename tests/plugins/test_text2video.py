@@ -12,9 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from tiny_diffusers import MAKERS, libraries, motion_adapter, saved, stable_diffusion
 
+from vidsynth import video
 from vidsynth.classes import Prompt
+from vidsynth.cli import main
 from vidsynth.clip import VideoSpec
 from vidsynth.errors import (
     BadOption,
@@ -34,6 +37,7 @@ from vidsynth_plugins.text2video import Text2Video, Text2VideoOptions
 from vidsynth_plugins.text2video.families import FAMILIES
 from vidsynth_plugins.text2video.folder import look
 from vidsynth_plugins.text2video.memory import GB, place
+from vidsynth_plugins.text2video.takes import Take, in_lengths, takes_of
 
 CUDA = torch.device("cuda")
 SMALL = {  # family -> width, height, frames: the shortest films of more than one latent
@@ -85,6 +89,11 @@ def generator(folder: Path | str, **options: Any) -> Text2Video:
     usual = {"steps": 2, "precision": "fp32"}
     chosen = Text2VideoOptions(model=str(folder), device="cpu", **{**usual, **options})
     return Text2Video(chosen, conditions=Conditions(kinds=(Prompt,), channels=0))
+
+
+def pipeline_of(made: Text2Video) -> Any:
+    assert made._opened is not None
+    return made._opened.pipeline
 
 
 def film(made: Text2Video, name: str, prompt: str = "a red kite", seed: int = 0) -> torch.Tensor:
@@ -258,7 +267,95 @@ def test_a_picture_goes_in_and_comes_out_as_red_green_blue(model, picture):
 def test_a_model_that_needs_no_picture_may_start_from_one(model, picture):
     plain, started = generator(model("ltx")), generator(model("ltx"), image=picture)
     assert not torch.equal(film(plain, "ltx"), film(started, "ltx"))
-    assert type(started._pipeline).__name__ == "LTXImageToVideoPipeline"
+    assert type(pipeline_of(started)).__name__ == "LTXImageToVideoPipeline"
+
+
+# Films in takes
+
+
+def told_in(made: Text2Video, texts: tuple[str, ...], counts: tuple[int, ...]) -> torch.Tensor:
+    """(T, 3, 32, 64) of these prompts, one after the other, asked for in chunks of 5 frames."""
+    index = torch.arange(len(texts)).repeat_interleave(torch.tensor(counts))
+    told, total = Prompt(index=index, texts=texts), len(index)
+    pts = times(total)
+    spans = [slice(start, start + 5) for start in range(0, total, 5)]
+    chunks = iter([Chunk(pts[span], None).with_signal(told[span]) for span in spans])
+    spec = VideoSpec(width=64, height=32, fps=Fraction(24))
+    with torch.inference_mode():
+        clips = list(made.generate(chunks, spec, rng=torch.Generator().manual_seed(0)))
+    assert [len(clip) for clip in clips] == [len(pts[span]) for span in spans]
+    return torch.cat([clip.frames for clip in clips])
+
+
+def test_a_prompt_after_another_goes_on_from_the_last_frame(model):
+    """Against the two pipelines of the library, one after the other."""
+    from PIL import Image
+
+    rng = torch.Generator().manual_seed(0)
+    seeds = [int(torch.randint(2**62, (), generator=rng)) for _ in range(2)]
+    common: dict[str, Any] = {"width": 64, "height": 32, "num_frames": 9, "output_type": "np"}
+    first, second = (
+        {"prompt": p, "generator": torch.Generator().manual_seed(s), "frame_rate": 24.0}
+        for p, s in zip(("a kite", "the sea"), seeds, strict=True)
+    )
+    began = np.rint(directly(model("ltx"), "LTXPipeline", **common, **first) * 255)
+    last = Image.fromarray(began[-1].astype(np.uint8))
+    kind = "LTXImageToVideoPipeline"
+    went = np.rint(directly(model("ltx"), kind, image=last, **common, **second) * 255)
+    expected = torch.from_numpy(np.concatenate([began, went[1:]])).permute(0, 3, 1, 2)
+    made = generator(model("ltx"))
+    told: list[tuple[int, int]] = []
+    made.watch(lambda step, of: told.append((step, of)))
+    ours = told_in(made, ("a kite", "the sea"), (9, 8))
+    assert float((ours.float() - expected.float()).abs().max()) <= 1
+    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    again = told_in(made, ("a kite", "the sea"), (9, 8))
+    assert torch.equal(again, ours)  # the first take starts from no picture again
+
+
+def test_a_film_longer_than_a_window_is_made_in_takes(model, picture):
+    made = generator(model("wan_image"), image=picture, window=5)
+    for count in (5, 9, 12):
+        spec, number = made.film(width=32, height=16, num_frames=count)
+        assert number == count
+        told = Prompt.of("a kite", count)
+        chunk = Chunk(times(count), None).with_signal(told)
+        with torch.inference_mode():
+            (clip,) = made.generate(iter([chunk]), spec, rng=torch.Generator().manual_seed(0))
+        assert len(clip) == count
+    assert made.film(width=32, height=16)[1] == 5
+    with pytest.raises(BadOption, match="6 are asked for; the nearest: 5 or 9"):
+        generator(model("wan_image"), image=picture, window=6).film()
+    with pytest.raises(BadOption, match=r"starts from no picture, and 2 takes are asked for"):
+        generator(model("wan"), window=5).film(width=32, height=16, num_frames=9)
+    with pytest.raises(ValueError, match="0, or 2 or more"):
+        Text2VideoOptions(window=1)
+
+
+def test_a_schedule_is_as_long_as_its_prompts_last(model, tmp_path):
+    (tmp_path / "plan.toml").write_text(
+        '[[prompt]]\nat = "0s"\ntext = "a kite"\n[[prompt]]\nat = "0.5s"\ntext = "the sea"\n'
+    )
+    words = f"generate --schedule {tmp_path}/plan.toml --model {model('ltx')} --size 64x32"
+    steps = ["-s", "generator.steps=1", "-o", str(tmp_path / "out.mp4")]
+    done = CliRunner().invoke(main, [*words.split(), *steps])
+    assert done.exit_code == 0, done.output
+    assert video.probe(tmp_path / "out.mp4").num_frames == 24
+    assert "window = 161" in (tmp_path / "out.mp4.toml").read_text()
+
+
+def test_takes_hold_every_frame_once_and_in_order():
+    told = [
+        Prompt(index=torch.tensor([0, 0, 0]), texts=("a", "b")),
+        Prompt(index=torch.tensor([0, 1, 1]), texts=("a", "b")),
+    ]
+    assert takes_of(told) == [Take("a", 4), Take("b", 2)]
+    assert takes_of(told, 3) == [Take("a", 3), Take("a", 1), Take("b", 2)]
+    assert takes_of([Prompt.of("a", 7)], 3) == [Take("a", 3), Take("a", 2), Take("a", 2)]
+    assert takes_of([], 3) == []
+    parts = [torch.arange(start, stop) for start, stop in ((0, 0), (0, 4), (4, 6))]
+    found = list(in_lengths(iter(parts), [0, 1, 4, 0, 1]))
+    assert [f.tolist() for f in found] == [[], [0], [1, 2, 3, 4], [], [5]]
 
 
 def test_a_model_of_pictures_makes_films_with_a_motion_adapter(tmp_path):
@@ -316,9 +413,9 @@ def test_options_change_the_film(model):
 def test_schedulers(name, chosen, kind, model):
     made = generator(model(name), scheduler=chosen)
     assert film(made, name).float().std() > 2
-    assert type(made._pipeline.scheduler).__name__ == kind
+    assert type(pipeline_of(made).scheduler).__name__ == kind
     if name == "wan":  # it was trained with a shift of 7, by flow matching
-        settings = made._pipeline.scheduler.config
+        settings = pipeline_of(made).scheduler.config
         assert (settings.flow_shift, settings.use_flow_sigmas) == (7.0, True)
 
 
@@ -351,7 +448,7 @@ def test_long_prompts_are_read_to_their_end_by_clip(model):
     start = "a kite " * 40  # more than 77 tokens of a tokenizer that knows letters
     first, second = (film(made, "animatediff", start + end) for end in ("is red", "is blue"))
     assert not torch.equal(first, second)
-    pipeline = made._pipeline
+    pipeline = pipeline_of(made)
     with torch.no_grad():
         ours = joined_tokens(pipeline.tokenizer, pipeline.text_encoder, ["a red kite", ""])
         theirs = pipeline.encode_prompt("a red kite", "cpu", 1, True, "")
@@ -374,7 +471,7 @@ def test_prompts_that_cannot_be_kept_to_are_refused(model):
     told = Prompt(index=torch.tensor([0, 1]), texts=("a", "b"))
     chunk = Chunk(times(2), None).with_signal(told)
     spec = VideoSpec(width=32, height=16, fps=Fraction(8))
-    with pytest.raises(BadOption, match="one prompt for a whole film, and 2 are given"):
+    with pytest.raises(BadOption, match="starts from no picture, and 2 takes are asked for"):
         list(made.generate(iter([chunk]), spec, rng=torch.Generator()))
 
 
@@ -506,17 +603,17 @@ def test_too_little_memory_is_told_before_anything_is_loaded(model, monkeypatch)
     made = generator(model("wan"))
     with pytest.raises(DeviceUnavailable, match="choose a smaller model"):
         film(made, "wan")
-    assert made._pipeline is None
+    assert made._opened is None
 
 
 def test_large_films_are_decoded_in_tiles(model):
     made = generator(model("wan"), tiling="on")
     plain = film(generator(model("wan"), tiling="off"), "wan")
     assert torch.equal(film(made, "wan"), plain)  # smaller than one tile
-    assert made._pipeline.vae.use_tiling
+    assert pipeline_of(made).vae.use_tiling
     calm = generator(model("wan"))
     film(calm, "wan")
-    assert not calm._pipeline.vae.use_tiling
+    assert not pipeline_of(calm).vae.use_tiling
 
 
 # The kit

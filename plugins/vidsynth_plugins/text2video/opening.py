@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +59,25 @@ def sizes_of(model: ModelFolder, counted: Mapping[str, int], dtype: torch.dtype)
     }
 
 
-def open_pipeline(model: ModelFolder, options: Text2VideoOptions, device: torch.device) -> Any:
-    """The pipeline, ready to be called.
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A pipeline of diffusers, ready to be called."""
+
+    pipeline: Any
+    placing: Placing
+    device: torch.device
+
+    def as_kind(self, kind: str) -> Opened:
+        """The same weights in a pipeline of another class."""
+        if type(self.pipeline).__name__ == kind:
+            return self
+        pipeline = getattr(library(), kind)(**self.pipeline.components)
+        pipeline.set_progress_bar_config(disable=True)
+        return Opened(_placed(pipeline, self.placing, self.device), self.placing, self.device)
+
+
+def open_pipeline(model: ModelFolder, options: Text2VideoOptions, device: torch.device) -> Opened:
+    """The pipeline of a model.
 
     Raises:
         DeviceUnavailable: it does not fit into the memory that is there, told before it is read.
@@ -92,7 +110,7 @@ def open_pipeline(model: ModelFolder, options: Text2VideoOptions, device: torch.
     if options.lora is not None:
         _add_lora(pipeline, options.lora, options.lora_weight)
     pipeline.set_progress_bar_config(disable=True)
-    return _placed(pipeline, placing, device)
+    return Opened(_placed(pipeline, placing, device), placing, device)
 
 
 def pipeline_class(model: ModelFolder, has_image: bool) -> str:
@@ -105,13 +123,19 @@ def pipeline_class(model: ModelFolder, has_image: bool) -> str:
         )
     if not has_image:
         return family.pipeline
-    wide = family.name != "Wan" or model.index.get("expand_timesteps", False)
-    if not family.with_image or not wide:
+    if not takes_picture(model):
         raise BadOption(
             f"{model.name} ({family.name}) takes no picture; leave generator.image out, or choose "
             "an image-to-video model"
         )
     return family.with_image
+
+
+def takes_picture(model: ModelFolder) -> bool:
+    """Whether a film of this model can start from a picture."""
+    family = model.family
+    wide = family.name != "Wan" or model.index.get("expand_timesteps", False)
+    return bool(family.with_image) and wide
 
 
 def tiled(pipeline: Any, wanted: str, pixels: int) -> None:

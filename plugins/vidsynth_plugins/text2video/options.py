@@ -19,6 +19,9 @@ class Text2VideoOptions:
         model: a pipeline of diffusers: a folder, or OWNER/NAME on huggingface.co.
         motion: AnimateDiff's motion adapter, in the same way, for a model that makes pictures.
         image: a picture that the film starts from, where the model takes one.
+        window: frames that are made together; a longer film goes on from the last frame of what is
+            made already, where the model can start from a picture. 0 makes all at once, or all of
+            one prompt.
         negative: what the film shall not show.
         steps: of denoising; as many as the pipeline takes by itself where none is given.
         guidance: how much the prompt counts; the pipeline's own where none is given.
@@ -37,6 +40,7 @@ class Text2VideoOptions:
     model: str = MODEL
     motion: str = ""
     image: Path | None = None
+    window: int = 0
     negative: str = ""
     steps: int | None = None
     guidance: float | None = None
@@ -51,5 +55,7 @@ class Text2VideoOptions:
     def __post_init__(self) -> None:
         if self.steps is not None and self.steps < 1:
             raise ValueError(f"steps must be at least 1; got {self.steps}")
+        if self.window < 0 or self.window == 1:
+            raise ValueError(f"window must be 0, or 2 or more; got {self.window}")
         if self.guidance is not None and self.guidance < 0:
             raise ValueError(f"guidance must be 0 or more; got {self.guidance}")
