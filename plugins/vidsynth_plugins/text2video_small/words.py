@@ -46,7 +46,8 @@ def numbered(texts: Sequence[str], known: Sequence[str]) -> tuple[Tensor, Tensor
         if strange:
             raise BadOption(
                 f"this model knows no {', '.join(map(repr, strange))}; it was taught "
-                f"{len(known)} words, use these: {told(known)}"
+                f"{len(known)} words, use these: {told(known)}; or generate with --model NAME, a "
+                "large model that knows any (vidsynth generate --help)"
             )
         if len(words) > LENGTH - 2:
             raise BadOption(
