@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -57,11 +57,70 @@ _OF_TRAINING = ("preset", "generator", "size", "budget", "steps", "subject", "pe
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prepared:
-    """What an animator takes, and when each frame is shown."""
+    """What an animator takes: of any length, since films are made as they are read."""
 
-    told: Animation
+    source: Path
+    part: Part
+    pose: PoseSequence
+    """T frames, in pixels of the source as it was tracked."""
+    drawn: PoseSequence
+    """The same as it shall be drawn: with the place and the proportions of the one on the picture.
+    """
+    reference: Tensor
+    """(3, H, W) uint8 RGB of the films' size."""
+    replacing: bool
     pts: Tensor
     """(T,) float64 seconds."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return (self.reference.shape[1], self.reference.shape[2])
+
+    def films(self) -> dict[str, Callable[[], Iterator[Tensor]]]:
+        """What gives the frames, (t, C, H, W) uint8 for a few at a time, by field of Animation."""
+        always = {"pose": self._skeletons, "face": self._faces}
+        more = {"background": self._backgrounds, "mask": self._masks}
+        return always | more if self.replacing else always
+
+    def whole(self) -> Animation:
+        """All of it at once, for an animator that takes it so."""
+        held = {field: torch.cat(list(frames())) for field, frames in self.films().items()}
+        return Animation(**held, reference=self.reference)
+
+    def _skeletons(self) -> Iterator[Tensor]:
+        for span in _spans(len(self.drawn)):
+            yield animation.draw_skeletons(self.drawn[span], *self.size)
+
+    def _masks(self) -> Iterator[Tensor]:
+        for span in _spans(len(self.pose)):
+            yield animation.person_masks(self.pose[span], *self.size)
+
+    def _faces(self) -> Iterator[Tensor]:
+        boxes = animation.face_boxes(self.pose)
+        for span, frames in self._pictures():
+            zoom = [frames.shape[3] / self.pose.size[1], frames.shape[2] / self.pose.size[0]]
+            own = (boxes[span] * torch.tensor(2 * zoom)).round().long()
+            yield animation.crop_faces(frames, own)
+
+    def _backgrounds(self) -> Iterator[Tensor]:
+        for (_, frames), masks in zip(self._pictures(), self._masks(), strict=True):
+            yield drawing.resize(frames, *self.size) * (masks == 0)
+
+    def _pictures(self) -> Iterator[tuple[slice, Tensor]]:
+        """Frames of the source as they were filmed, and which they are."""
+        start, end, fps = self.part
+        done = 0
+        for chunk in video.read_chunks(
+            self.source, chunk=stages.CHUNK, start=start, end=end, fps=fps, note=lambda _: None
+        ):
+            assert chunk.clip is not None
+            yield slice(done, done + len(chunk)), chunk.clip.frames.cpu()
+            done += len(chunk)
+
+
+def _spans(count: int) -> Iterator[slice]:
+    for start in range(0, count, stages.CHUNK):
+        yield slice(start, min(start + stages.CHUNK, count))
 
 
 def animates(recipe: str | Path | None) -> bool:
@@ -156,16 +215,17 @@ def prepare(
     if picture is not None and mode == "animate":
         size = animation.fitting_size(picture.shape[1], picture.shape[2], area=area)
         drawn = _as_reference_would(pose, picture, Path(str(reference)), ref)
-    faces, films = _from_frames(source, pose, size, mode, part, reporter)
     if picture is None:
         picture = video.read_frames_at(source, [part[0] or 0.0]).frames[0]
-    told = Animation(
-        pose=animation.draw_skeletons(drawn, *size),
-        face=faces,
+    return Prepared(
+        source=source,
+        part=part,
+        pose=pose,
+        drawn=drawn,
         reference=animation.padded(picture, *size),
-        **films,
+        replacing=mode == "replace",
+        pts=tracked.pts,
     )
-    return Prepared(told, tracked.pts)
 
 
 def extract_for(
@@ -180,7 +240,7 @@ def extract_for(
     overwrite: bool = False,
     fps: float | None = None,
     reporter: Reporter | None = None,
-) -> Animation:
+) -> Prepared:
     """Write what an animator takes into a folder: videos with the source's timing, and the picture.
 
     Args:
@@ -202,13 +262,15 @@ def extract_for(
     for name in (*names.values(), *picture):
         check_free(folder / name, overwrite)
     made = prepare(source, reference, mode=mode, part=part, reporter=reporter)
+    films = made.films()
     for field, name in names.items():
-        _write_film(folder / name, getattr(made.told, field), made.pts, overwrite)
+        with reporter.step(f"writing {name}", total=len(made.pts), unit="frames") as step:
+            _write_film(folder / name, films[field](), made.pts, overwrite, step.update)
     if picture:
-        write_picture(folder / REFERENCE, made.told.reference)
-    height, width = made.told.size
+        write_picture(folder / REFERENCE, made.reference)
+    height, width = made.size
     reporter.say(f"wrote {folder}: {len(made.pts)} frames of {width}x{height} for {animator}")
-    return made.told
+    return made
 
 
 def animate(
@@ -263,7 +325,7 @@ def animate(
         extractor=_extractor(chosen.extractor, chosen.extractor_options),
         reporter=reporter,
     )
-    height, width = made.told.size
+    height, width = made.size
     spec = VideoSpec(height=height, width=width, fps=stages.average_rate(made.pts))
     told = facts(
         **({"consent": agreed} if agreed else {}),
@@ -278,7 +340,7 @@ def animate(
         stream.run(
             stages.timeline(made.pts),
             [
-                stages.conditioning_on(made.told),
+                stages.conditioning_on(made.whole()),
                 stages.generating(generator, spec, seed=seed, device=where),
             ],
             lambda chunks: video.write_video(
@@ -337,48 +399,20 @@ def _as_reference_would(
     return fitted.sequence
 
 
-def _from_frames(
-    source: Path,
-    pose: PoseSequence,
-    size: tuple[int, int],
-    mode: Mode,
-    part: Part,
-    reporter: Reporter,
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Faces, and for replacing backgrounds and masks, from the source's own pictures."""
-    start, end, fps = part
-    faces: list[Tensor] = []
-    backgrounds: list[Tensor] = []
-    masks: list[Tensor] = []
-    boxes = animation.face_boxes(pose)
-    with reporter.step("cutting out faces", total=len(pose)) as step:
-        chunks = video.read_chunks(
-            source, chunk=stages.CHUNK, start=start, end=end, fps=fps, note=lambda _: None
-        )
-        done = 0
-        for chunk in chunks:
-            assert chunk.clip is not None
-            frames, span = chunk.clip.frames.cpu(), slice(done, done + len(chunk))
-            zoom = torch.tensor([frames.shape[3] / pose.size[1], frames.shape[2] / pose.size[0]])
-            own = (boxes[span] * zoom.repeat(2)).round().long()
-            faces.append(animation.crop_faces(frames, own))
-            if mode == "replace":
-                masks.append(animation.person_masks(pose[span], *size))
-                kept = drawing.resize(frames, *size)
-                backgrounds.append(kept * (masks[-1] == 0))
-            done += len(chunk)
-            step.update(done)
-    if mode != "replace":
-        return torch.cat(faces), {}
-    return torch.cat(faces), {"background": torch.cat(backgrounds), "mask": torch.cat(masks)}
-
-
-def _write_film(path: Path, frames: Tensor, pts: Tensor, overwrite: bool) -> None:
+def _write_film(
+    path: Path,
+    films: Iterator[Tensor],
+    pts: Tensor,
+    overwrite: bool,
+    progress: Callable[[int], None],
+) -> None:
     def chunks() -> Iterator[Chunk]:
-        for start in range(0, len(frames), stages.CHUNK):
-            span = slice(start, start + stages.CHUNK)
-            shown = frames[span].expand(-1, 3, -1, -1).contiguous()
-            yield Chunk(pts[span], Clip(shown, pts[span]))
+        done = 0
+        for frames in films:
+            span = slice(done, done + len(frames))
+            yield Chunk(pts[span], Clip(frames.expand(-1, 3, -1, -1).contiguous(), pts[span]))
+            done += len(frames)
+            progress(done)
 
     # Skeletons are lines of one pixel: nearly lossless.
     video.write_video(path, chunks(), fps=stages.average_rate(pts), crf=4, overwrite=overwrite)

@@ -96,7 +96,7 @@ def test_replacing_keeps_the_film_but_for_who_is_in_it(source, portrait, tmp_pat
 
 def test_motion_takes_the_proportions_and_the_place_of_the_reference(source, portrait):
     """The skeleton stands where the one on the picture stands, and is as tall."""
-    own, fitted = (prepare(source, p, area=256 * 208).told for p in (None, portrait))
+    own, fitted = (prepare(source, p, area=256 * 208).whole() for p in (None, portrait))
     assert own.pose.shape[2:] != fitted.pose.shape[2:]
 
     def extent(drawn: torch.Tensor) -> tuple[float, float]:
@@ -136,7 +136,7 @@ def generated(model: Path, told: Animation, seed: int = 0, **options: Any) -> to
 
 
 def test_a_film_is_what_the_pipeline_itself_makes(model, prepared):
-    told = prepared.told
+    told = prepared.whole()
     diffusers, _ = libraries()
     pipeline = diffusers.WanAnimatePipeline.from_pretrained(model)
     pipeline.set_progress_bar_config(disable=True)
@@ -164,7 +164,7 @@ def test_a_film_is_what_the_pipeline_itself_makes(model, prepared):
 
 
 def test_replacing_somebody_runs_the_whole_way(model, source, portrait):
-    told = prepare(source, portrait, mode="replace", area=64 * 64).told
+    told = prepare(source, portrait, mode="replace", area=64 * 64).whole()
     assert generated(model, told, mode="replace").shape == (COUNT, 3, *told.size)
 
 
