@@ -125,6 +125,21 @@ def test_masks_cover_the_person_and_leave_the_rest():
     assert 0.05 < float((masks == 255).float().mean()) < 0.6
 
 
+def test_masks_take_in_what_hangs_together_with_the_person_and_nobody_else():
+    pose = person()
+    limbs = person_masks(pose, 400, 400) > 0
+    rows, columns = limbs[0, 0].nonzero().unbind(dim=1)
+    middle, low = int(columns.median()), int(rows.max())
+    people = torch.zeros(2, 100, 100, dtype=torch.uint8)
+    x, y = middle // 4, low // 4
+    people[0, y - 12 : y, x - 2 : x + 20] = 1  # a skirt
+    people[0, :6, :6] = 1  # somebody else, far off
+    masks = person_masks(pose, 400, 400, people) > 0
+    assert masks[0, 0, 4 * (y - 12) : 4 * y, 4 * (x - 2) : 4 * (x + 20)].all()
+    assert masks[0][limbs[0]].all() and not masks[0, 0, :20, :20].any()
+    assert torch.equal(masks[1], limbs[1])
+
+
 @pytest.mark.parametrize(
     ("height", "width", "area"), [(720, 1280, 1280 * 720), (1080, 1920, 1280 * 720), (33, 21, 4096)]
 )

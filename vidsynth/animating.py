@@ -27,7 +27,7 @@ from vidsynth import (
 from vidsynth.animation import Animation
 from vidsynth.choosing import Settings, nested
 from vidsynth.clip import Clip, VideoSpec
-from vidsynth.conditioning import PoseSequence
+from vidsynth.conditioning import LabelMaps, PoseSequence
 from vidsynth.errors import BadOption, NoSubjectFound
 from vidsynth.files import check_free, make_folder, writing
 from vidsynth.kinds import Conditions
@@ -88,12 +88,22 @@ class Prepared:
         return Animation(**held, reference=self.reference)
 
     def _skeletons(self) -> Iterator[Tensor]:
-        for span in _spans(len(self.drawn)):
-            yield animation.draw_skeletons(self.drawn[span], *self.size)
+        for start in range(0, len(self.drawn), stages.CHUNK):
+            some = self.drawn[start : start + stages.CHUNK]
+            yield animation.draw_skeletons(some, *self.size)
 
     def _masks(self) -> Iterator[Tensor]:
-        for span in _spans(len(self.pose)):
-            yield animation.person_masks(self.pose[span], *self.size)
+        extractor = build_extractor(_extractor("labels", {}))
+        spans: list[slice] = []
+
+        def clips() -> Iterator[Clip]:
+            for span, frames in self._pictures():
+                spans.append(span)
+                yield Clip(frames, self.pts[span])
+
+        for people in extractor.extract(clips()):
+            assert isinstance(people, LabelMaps)
+            yield animation.person_masks(self.pose[spans.pop(0)], *self.size, people.labels)
 
     def _faces(self) -> Iterator[Tensor]:
         boxes = animation.face_boxes(self.pose)
@@ -116,11 +126,6 @@ class Prepared:
             assert chunk.clip is not None
             yield slice(done, done + len(chunk)), chunk.clip.frames.cpu()
             done += len(chunk)
-
-
-def _spans(count: int) -> Iterator[slice]:
-    for start in range(0, count, stages.CHUNK):
-        yield slice(start, min(start + stages.CHUNK, count))
 
 
 def animates(recipe: str | Path | None) -> bool:

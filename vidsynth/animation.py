@@ -237,14 +237,28 @@ def crop_faces(frames_T3HW: Tensor, boxes_T4: Tensor) -> Tensor:
     return made
 
 
-def person_masks(pose: PoseSequence, height: int, width: int) -> Tensor:
-    """(T, 1, height, width) uint8: 255 on the person and GROWN_PX around, 0 elsewhere."""
+def person_masks(
+    pose: PoseSequence, height: int, width: int, people_THW: Tensor | None = None
+) -> Tensor:
+    """(T, 1, height, width) uint8: 255 on the person and GROWN_PX around, 0 elsewhere.
+
+    Args:
+        pose: whose limbs, of generous width, belong to the mask.
+        height, width: of the masks.
+        people_THW: of any size, above 0 on everybody in the picture: what of it hangs together
+            with the limbs belongs to the mask too, like hair and clothes.
+    """
     generous = pose.silhouette(height, width)
     kernel = np.ones((2 * GROWN_PX + 1, 2 * GROWN_PX + 1), np.uint8)
-    grown = [cv2.dilate((m[0].numpy() > 0).astype(np.uint8) * 255, kernel) for m in generous]
-    if not grown:
-        return generous
-    return torch.from_numpy(np.stack(grown))[:, None]
+    grown = generous.new_zeros(generous.shape)
+    for t, limbs in enumerate((generous[:, 0] > 0).numpy()):
+        person = limbs
+        if people_THW is not None:
+            people = drawing.nearest(people_THW[t : t + 1], height, width)[0].numpy() > 0
+            _, parts = cv2.connectedComponents((limbs | people).astype(np.uint8))
+            person = np.isin(parts, np.unique(parts[limbs])) if limbs.any() else limbs
+        grown[t, 0] = torch.from_numpy(cv2.dilate(person.astype(np.uint8) * 255, kernel))
+    return grown
 
 
 def padded(picture_3HW: Tensor, height: int, width: int) -> Tensor:
