@@ -28,9 +28,7 @@ TINY = {
     "num_frames": 4,
     "stride": 2,
     "width": 16,
-    "convolutions": 1,
-    "token_width": 16,
-    "depth": 2,
+    "blocks": 1,
     "heads": 2,
     "text_width": 16,
     "text_layers": 1,
@@ -201,17 +199,17 @@ def test_the_first_moment_is_plain_sampling():
     generator = ready()
     model = generator._model
     assert model is not None
-    drawn = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    tokens, wholes = model.encoded([TEXTS[0], ""])
+    drawn = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    nothing, none = torch.zeros(2, 2, 3, 16, 16), torch.zeros(2, dtype=torch.long)
+    texts = model.encoded([TEXTS[0], ""])
 
     def velocity(z: Tensor, time: Tensor) -> Tensor:
-        both = torch.cat([z, drawn[2:]]).expand(2, -1, -1, -1, -1)
-        made = model(both, torch.tensor([[time, 1.0]] * 2), tokens, wholes)[:, :2]
+        made = model(z.expand(2, -1, -1, -1, -1), nothing, none, time.expand(2), *texts)
         told, untold = diffusion.velocity_to(z, made, *diffusion.alpha_sigma(time))
         return diffusion.guided(told, untold, generator.options.guidance)
 
     with torch.inference_mode():
-        plain = diffusion.sample(velocity, drawn[:2], generator.options.steps)
+        plain = diffusion.sample(velocity, drawn, generator.options.steps)
     expected = ((plain + 1) * 127.5).round().clamp(0, 255)
     made = film(generator, Prompt.of(TEXTS[0], 2)).float()
     assert (made - expected).abs().max() <= 1
@@ -245,15 +243,18 @@ def test_a_prompt_holds_from_the_moment_on_in_which_it_begins():
 # Training
 
 
-def test_training_meets_the_noise_that_sampling_has():
+def test_training_meets_what_sampling_meets():
+    """The frames of a moment, behind those before it, black where there are none."""
     objective = plugin(num_frames=8).objective(SPEC)
     torch.manual_seed(0)
-    noise, learnt = objective._times(200, 4)
-    now = learnt.int().argmax(dim=1)
-    for row, here, counted in zip(noise, now, learnt, strict=True):
-        assert (row[:here] <= 0.05).all() and (row[here + 1 :] == 1).all()
-        assert not counted[:here].any() and counted[here:].all()
-    assert set(now.tolist()) == {0, 1, 2, 3}
+    now = objective._moments(400, 4)
+    assert (now == 0).float().mean() == pytest.approx(0.5, abs=0.06)
+    assert [int((now == n).sum()) > 40 for n in range(1, 4)] == [True] * 3
+    clips = torch.arange(1.0, 9.0).view(1, 8, 1, 1, 1).expand(400, 8, 3, 16, 16)
+    moment, before = objective._parts(clips, now)
+    assert moment[:, :, 0, 0, 0].tolist() == [[2 * n + 1, 2 * n + 2] for n in now.tolist()]
+    seen = before.mean(dim=(2, 3, 4)).round().tolist()
+    assert seen == [[max(0, 2 * n - 5 + p) for p in range(6)] for n in now.tolist()]
 
 
 def batch_of(count: int = 4) -> TrainBatch:
@@ -274,7 +275,9 @@ def test_training_lowers_the_loss_and_learns_which_prompt_is_which():
     assert sum(losses[-10:]) < 0.2 * sum(losses[:10])
     model = objective.generator
     with torch.no_grad():  # of noise alone: only the text can tell
-        made = model(torch.randn(2, 4, 3, 16, 16), torch.ones(2, 2), *model.encoded(TEXTS))
+        nothing, none = torch.zeros(2, 2, 3, 16, 16), torch.zeros(2, dtype=torch.long)
+        noise = torch.randn(2, 2, 3, 16, 16)
+        made = model(noise, nothing, none, torch.ones(2), *model.encoded(TEXTS))
     bright, dark = made.mean(dim=(1, 2, 3, 4)).tolist()
     assert bright > 0.5 and dark < -0.5
 
@@ -305,7 +308,7 @@ def test_an_encoder_plugin_takes_the_place_of_its_own():
 
 
 def test_options_that_cannot_be_are_refused():
-    wrong = {"lora": 4, "num_frames": 2, "untold": 1.0, "token_width": 17, "stride": 3}
+    wrong = {"lora": 4, "num_frames": 2, "untold": 1.0, "width": 12, "text_width": 17, "stride": 3}
     for name, value in wrong.items():
         with pytest.raises(ValueError, match=name if name != "stride" else "num_frames"):
             plugin(**{name: value})

@@ -53,11 +53,12 @@ def test_lora_begins_as_the_model_was_and_changes_the_attention_alone(tmp_path):
     before = {n: w.clone() for n, w in objective.generator.state_dict().items()}
     original = source.generator(torch.device("cpu"))._model
     assert original is not None
-    clips, noise = torch.randn(1, 12, 3, 32, 32), torch.full((1, 4), 0.5)
+    clips, count, noise = torch.randn(1, 12, 3, 32, 32), torch.tensor([2]), torch.tensor([0.5])
+    parts = clips[:, :3], clips[:, 3:], count, noise
     model = objective.generator
     with torch.no_grad():
-        ours = model(clips, noise, *model.encoded([TEXT]))
-        theirs = original(clips, noise, *original.encoded([TEXT]))
+        ours = model(*parts, *model.encoded([TEXT]))
+        theirs = original(*parts, *original.encoded([TEXT]))
     assert torch.allclose(ours, theirs, atol=1e-5)
     batch = TrainBatch(
         clips.clamp(-1, 1), clips[:, :, :0], captions=("a purple circle moves left",)
@@ -70,7 +71,7 @@ def test_lora_begins_as_the_model_was_and_changes_the_attention_alone(tmp_path):
 
 
 def test_a_model_of_another_shape_is_no_start(tmp_path):
-    with pytest.raises(BadOption, match=r"-s generator.width=128"):
+    with pytest.raises(BadOption, match=r"-s generator.width=96"):
         TextToVideoSmall.words_of(SmallOptions(start="embedded", width=64), [TEXT])
     with pytest.raises(BadSubject, match="no subject folder"):
         TextToVideoSmall.words_of(SmallOptions(start=str(tmp_path)), [TEXT])

@@ -32,7 +32,8 @@ class TextToVideoSmall(Generator):
     Options = SmallOptions
     paper = (
         "Salimans and Ho 2022, 'Progressive Distillation for Fast Sampling of Diffusion Models' "
-        "(v-prediction); Ho and Salimans 2022, 'Classifier-Free Diffusion Guidance'"
+        "(v-prediction); Voleti et al. 2022, 'MCVD: Masked Conditional Video Diffusion for "
+        "Prediction, Generation, and Interpolation'"
     )
     weights_licence = "Apache-2.0, trained on made-up clips of this project"
     accepts = (Prompt,)
@@ -42,9 +43,7 @@ class TextToVideoSmall(Generator):
             "num_frames": 4,
             "stride": 2,
             "width": 16,
-            "convolutions": 1,
-            "token_width": 16,
-            "depth": 2,
+            "blocks": 1,
             "heads": 2,
             "text_width": 16,
             "text_layers": 1,
@@ -112,23 +111,19 @@ class TextToVideoSmall(Generator):
         assert model is not None
         device, stride = model.frame_size.device, options.stride
         height, width = model.frame_size.tolist()
-        drawn = torch.randn(options.num_frames, 3, height, width, generator=rng).to(device)
-        noise, later = drawn[:stride], drawn[stride:]
-        before = drawn[:0] if context is None else context
-        later = later[: options.num_frames - stride - len(before)]
-        tokens, wholes = model.encoded([text, options.negative])
-        times = torch.ones(options.num_frames // stride, device=device)
-        times[: len(before) // stride] = 0
-        now = len(before) // stride
+        noise = torch.randn(stride, 3, height, width, generator=rng).to(device)
+        room = options.num_frames - stride
+        before = noise[:0] if context is None else context
+        seen = torch.cat([noise.new_zeros(room - len(before), 3, height, width), before])
+        told = model.encoded([text, options.negative])
+        count = torch.full((2,), len(before) // stride, device=device)
 
         def velocity(z_FCHW: Tensor, time: Tensor) -> Tensor:
-            times[now] = time
-            film = torch.cat([before, z_FCHW, later])
-            made = model(film.expand(2, -1, -1, -1, -1), times.expand(2, -1), tokens, wholes)
-            frames = made.float()[:, len(before) : len(before) + stride]
+            both, behind = (x.expand(2, -1, -1, -1, -1) for x in (z_FCHW, seen))
+            made = model(both, behind, count, time.to(device).expand(2), *told).float()
             alpha, sigma = diffusion.alpha_sigma(time.to(device))
-            v_told, v_untold = diffusion.velocity_to(z_FCHW, frames, alpha, sigma)
+            v_told, v_untold = diffusion.velocity_to(z_FCHW, made, alpha, sigma)
             return diffusion.guided(v_told, v_untold, options.guidance)
 
         moment = diffusion.sample(velocity, noise, options.steps).clamp(-1, 1)
-        return moment, torch.cat([before, moment])[-(options.num_frames - stride) :]
+        return moment, torch.cat([before, moment])[-room:]

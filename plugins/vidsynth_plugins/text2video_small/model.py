@@ -25,12 +25,11 @@ EMBEDDED = Path(__file__).parent / "weights"
 """The model that comes with vidsynth, a folder as `vidsynth train` writes it."""
 SHAPE = (
     "num_frames",
-    "patch",
     "stride",
+    "patch",
     "width",
-    "convolutions",
-    "token_width",
-    "depth",
+    "levels",
+    "blocks",
     "heads",
     "text_width",
     "text_layers",
@@ -39,7 +38,7 @@ SHAPE = (
 
 
 class TextToVideo(nn.Module):
-    """Prompts and noisy clips in, clips without noise out."""
+    """Prompts and a noisy moment of a clip in, the moment without noise out."""
 
     frame_size: Tensor
 
@@ -65,12 +64,11 @@ class TextToVideo(nn.Module):
             height=height,
             width_px=width,
             num_frames=options.num_frames,
-            patch=options.patch,
             stride=options.stride,
+            patch=options.patch,
             width=options.width,
-            convolutions=options.convolutions,
-            token_width=options.token_width,
-            depth=options.depth,
+            levels=options.levels,
+            blocks=options.blocks,
             heads=options.heads,
             text_width=text_width,
         )
@@ -94,10 +92,9 @@ class TextToVideo(nn.Module):
         pooled_BD = torch.stack([self._encoded[text][1] for text in texts])
         return tokens_BLD.to(device), pooled_BD.to(device)
 
-    def forward(
-        self, clips_BTCHW: Tensor, noise_BM: Tensor, tokens_BLD: Tensor, pooled_BD: Tensor
-    ) -> Tensor:
-        return self.denoiser(clips_BTCHW, noise_BM, tokens_BLD, pooled_BD)
+    def forward(self, moment_BFCHW: Tensor, *behind: Tensor) -> Tensor:
+        """As `Denoiser.forward`."""
+        return self.denoiser(moment_BFCHW, *behind)
 
     def filled(self, weights: Mapping[str, Tensor]) -> TextToVideo:
         """With these weights, on their device. Raises BadSubject where they do not fit."""

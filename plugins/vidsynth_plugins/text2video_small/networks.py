@@ -1,4 +1,4 @@
-"""The networks: a small text encoder, and one that takes the noise out of clips."""
+"""The networks: a small text encoder, and one that takes the noise out of a few frames."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vidsynth.blocks import pad_to_multiple
+from vidsynth_plugins.text2video_small.options import GROUPS
 
-# B clips, T frames or moments (of `stride` frames each), H, W pixels or cells (of `patch` pixels
-# each way), L tokens of text, C channels, D features
+# B clips, F frames of a moment, P frames before it, H, W pixels or cells, N cells, L tokens of
+# text, C channels, D features
 
 
 class TextTransformer(nn.Module):
@@ -42,65 +43,54 @@ class TextTransformer(nn.Module):
         return tokens_BLD, tokens_BLD[rows, last_B]
 
 
-class Convolutions(nn.Module):
-    """A step of convolution over space, then one over time, added to what came in."""
+class Residual(nn.Module):
+    """Two convolutions, of which the second hears of the noise and of the text, added to what came
+    in.
 
-    def __init__(self, width: int) -> None:
+    The scale and shift after its normalisation: Dhariwal and Nichol 2021, "Diffusion Models Beat
+    GANs on Image Synthesis", section 3.
+    """
+
+    def __init__(self, channels: int, out: int, told: int) -> None:
         super().__init__()
-        self.changes = nn.Parameter(torch.zeros(CHANGES, width))
-        self.space = nn.Conv2d(width, width, 3, padding=1)
-        self.time = nn.Conv3d(width, width, (3, 1, 1), padding=(1, 0, 0))
+        self.norm = nn.GroupNorm(GROUPS, channels)
+        self.first = nn.Conv2d(channels, out, 3, padding=1)
+        self.told = nn.Linear(told, 2 * out)
+        self.norm_told = nn.GroupNorm(GROUPS, out)
+        self.second = nn.Conv2d(out, out, 3, padding=1)
+        self.past = nn.Conv2d(channels, out, 1) if channels != out else nn.Identity()
+        nn.init.zeros_(self.second.weight)
 
-    def forward(self, x_BTHWD: Tensor, changes_BTCD: Tensor) -> Tensor:
-        shift, scale, gate = _changes(changes_BTCD + self.changes, x_BTHWD)
-        inner = F.silu(_modulated(x_BTHWD, shift, scale))
-        inner = self.space(inner.flatten(0, 1).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        inner = F.silu(inner.view(x_BTHWD.shape)).permute(0, 4, 1, 2, 3)
-        return torch.addcmul(x_BTHWD, gate, self.time(inner).permute(0, 2, 3, 4, 1))
+    def forward(self, x_BCHW: Tensor, told_BD: Tensor) -> Tensor:
+        scale, shift = self.told(told_BD)[..., None, None].chunk(2, dim=1)
+        inner = self.norm_told(self.first(F.silu(self.norm(x_BCHW))))
+        inner = F.silu(torch.addcmul(shift, inner, 1 + scale))
+        return self.past(x_BCHW) + self.second(inner)
 
 
 class Attention(nn.Module):
-    """Every token of a clip looks at all others, of any moment, and at the text; then a perceptron.
-    Both are added to what came in."""
+    """Every cell looks at all others and at the text; what it sees is added to it."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, text_width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.changes = nn.Parameter(torch.zeros(2 * CHANGES, width))
+        self.norm = nn.GroupNorm(GROUPS, width)
         self.qkv = nn.Linear(width, 3 * width)
-        self.text_kv = nn.Linear(width, 2 * width)
+        self.text_kv = nn.Linear(text_width, 2 * width)
         self.out = nn.Linear(width, width)
-        self.rise = nn.Linear(width, 4 * width)
-        self.fall = nn.Linear(4 * width, width)
+        nn.init.zeros_(self.out.weight)
 
-    def forward(self, x_BND: Tensor, changes_BNCD: Tensor, text_BLD: Tensor) -> Tensor:
-        changes = (changes_BNCD + self.changes).to(x_BND.dtype).unbind(dim=2)
-        shift, scale, gate, shift_after, scale_after, gate_after = changes
-        qkv = self._by_head(self.qkv(_modulated(x_BND, shift, scale)), 3)
-        told = self._by_head(self.text_kv(text_BLD), 2)
-        k, v = (torch.cat(pair, dim=-2) for pair in ((told[0], qkv[1]), (told[1], qkv[2])))
-        seen = _attend(qkv[0], k, v).transpose(1, 2).flatten(2)
-        x_BND = torch.addcmul(x_BND, gate, self.out(seen))
-        risen = F.gelu(self.rise(_modulated(x_BND, shift_after, scale_after)))
-        return torch.addcmul(x_BND, gate_after, self.fall(risen))
+    def forward(self, x_BCHW: Tensor, text_BLD: Tensor) -> Tensor:
+        cells_BNC = self.norm(x_BCHW).flatten(2).transpose(1, 2)
+        q, k, v = self._by_head(self.qkv(cells_BNC), 3)
+        told_k, told_v = self._by_head(self.text_kv(text_BLD), 2)
+        k, v = torch.cat([told_k, k], dim=-2), torch.cat([told_v, v], dim=-2)
+        seen_BNC = self.out(_attend(q, k, v).transpose(1, 2).flatten(2))
+        return x_BCHW + seen_BNC.transpose(1, 2).unflatten(2, x_BCHW.shape[2:])
 
     def _by_head(self, x_BND: Tensor, parts: int) -> Tensor:
         """(parts, B, heads, N, D / heads)"""
         return x_BND.unflatten(-1, (parts, self.heads, -1)).permute(2, 0, 3, 1, 4)
-
-
-CHANGES = 3
-"""Shift, scale and gate of a block. They follow from how noisy a clip is and from the whole text
-(Peebles and Xie 2023, "Scalable Diffusion Models with Transformers"), in one way for all blocks of
-a kind, to which each adds its own; all begin at 0, so that a block begins by changing nothing."""
-
-
-def _changes(changes_BTCD: Tensor, x_BTHWD: Tensor) -> tuple[Tensor, ...]:
-    return changes_BTCD.to(x_BTHWD.dtype)[:, :, :, None, None].unbind(dim=2)
-
-
-def _modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:]), 1 + scale)
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -112,10 +102,12 @@ def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 class Denoiser(nn.Module):
-    """What a noisy clip was without its noise.
+    """What the frames of a noisy moment were without their noise, behind the frames before them.
 
-    `stride` frames of a square of `patch` pixels are a cell. Convolutions over space and time see
-    cells; between them, where two by two cells are one token, attention sees the whole clip.
+    A U-Net over space that sees frames as channels (Voleti et al. 2022, "MCVD: Masked Conditional
+    Video Diffusion for Prediction, Generation, and Interpolation"): those of the moment, and those
+    before it, black where there are none. Where it is coarsest, attention sees all cells and the
+    text.
     """
 
     def __init__(
@@ -124,114 +116,97 @@ class Denoiser(nn.Module):
         height: int,
         width_px: int,
         num_frames: int,
-        patch: int,
         stride: int,
+        patch: int,
         width: int,
-        convolutions: int,
-        token_width: int,
-        depth: int,
+        levels: int,
+        blocks: int,
         heads: int,
         text_width: int,
     ) -> None:
         super().__init__()
-        self.patch, self.stride = patch, stride
-        # Tokens: at least two each way, as `pad_to_multiple` makes them.
-        rows, columns = (max(2, -(-side // (MERGED * patch))) for side in (height, width_px))
-        values = 3 * stride * patch**2
-        self.into = nn.Linear(values, width)
-        self.places = nn.Parameter(torch.randn(MERGED * rows, MERGED * columns, width) * 0.02)
-        self.before = nn.ModuleList(Convolutions(width) for _ in range(convolutions))
-        self.merge = nn.Linear(MERGED**2 * width, token_width)
-        grid = (num_frames // stride, rows, columns)
-        self.token_places = nn.Parameter(_grid_waves(grid, token_width))
-        self.noise = nn.Sequential(
-            nn.Linear(FREQUENCIES, token_width), nn.SiLU(), nn.Linear(token_width, token_width)
+        self.stride, self.patch = stride, patch
+        self.multiple = patch * 2 ** (levels - 1)
+        told = 2 * text_width
+        # Cells: at least two each way, as `pad_to_multiple` makes them.
+        rows, columns = (
+            max(2, -(-side // self.multiple)) * 2 ** (levels - 1) for side in (height, width_px)
         )
-        self.text = nn.Linear(text_width, token_width)
-        self.whole = nn.Linear(text_width, token_width)
-        self.blocks = nn.ModuleList(Attention(token_width, heads) for _ in range(depth))
-        self.divide = nn.Linear(token_width, MERGED**2 * width)
-        self.after = nn.ModuleList(Convolutions(width) for _ in range(convolutions))
-        self.token_changes = nn.Linear(token_width, 2 * CHANGES * token_width)
-        self.changes = nn.Linear(token_width, (CHANGES + 2) * width)
-        self.out = nn.Linear(width, values)
-        for layer in (self.token_changes, self.changes, self.out):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        self.noise = nn.Sequential(nn.Linear(FREQUENCIES, told), nn.SiLU(), nn.Linear(told, told))
+        self.whole = nn.Linear(text_width, told)
+        self.before = nn.Embedding(num_frames // stride, told)
+        self.into = nn.Conv2d(3 * num_frames * patch**2, width, 3, padding=1)
+        self.places = nn.Parameter(0.02 * torch.randn(1, width, rows, columns))
+        widths = [width * 2**level for level in range(levels)]
+        self.down = nn.ModuleList(
+            nn.ModuleList(Residual(fine, fine, told) for _ in range(blocks)) for fine in widths[:-1]
+        )
+        self.coarser = nn.ModuleList(
+            nn.Conv2d(fine, 2 * fine, 3, 2, padding=1) for fine in widths[:-1]
+        )
+        last = widths[-1]
+        self.middle = nn.ModuleList(Residual(last, last, told) for _ in range(blocks + 1))
+        self.attention = nn.ModuleList(Attention(last, text_width, heads) for _ in range(blocks))
+        self.finer = nn.ModuleList(
+            nn.Conv2d(2 * fine, fine, 3, padding=1) for fine in reversed(widths[:-1])
+        )
+        self.up = nn.ModuleList(
+            nn.ModuleList(Residual(fine if n else 2 * fine, fine, told) for n in range(blocks))
+            for fine in reversed(widths[:-1])
+        )
+        self.norm = nn.GroupNorm(GROUPS, width)
+        self.out = nn.Conv2d(width, 3 * stride * patch**2, 3, padding=1)
+        nn.init.zeros_(self.out.weight)
+        self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def forward(
-        self, clips_BTCHW: Tensor, noise_BM: Tensor, tokens_BLD: Tensor, pooled_BD: Tensor
+        self,
+        moment_BFCHW: Tensor,
+        before_BPCHW: Tensor,
+        count_B: Tensor,
+        noise_B: Tensor,
+        tokens_BLD: Tensor,
+        pooled_BD: Tensor,
     ) -> Tensor:
-        """(B, T, 3, H, W) clips in [-1, 1] without noise, from noisy ones.
+        """(B, F, 3, H, W) in [-1, 1] without noise, from noisy frames.
 
         Args:
-            clips_BTCHW: T frames, a multiple of `stride`, at most `num_frames`.
-            noise_BM: in [0, 1], time of the diffusion at each of M = T / `stride` moments.
+            moment_BFCHW: the noisy frames; F is `stride`.
+            before_BPCHW: the frames before them, P = `num_frames` - F, the last ones last; 0 where
+                there are none.
+            count_B: how many moments of them there are.
+            noise_B: in [0, 1], time of the diffusion.
             tokens_BLD: the text, token by token.
             pooled_BD: the whole text.
         """
-        height, width = clips_BTCHW.shape[-2:]
-        filled = pad_to_multiple(clips_BTCHW.flatten(0, 1), MERGED * self.patch)
-        x_BTHWD = self.into(self._cells(filled.unflatten(0, clips_BTCHW.shape[:2])))
-        x_BTHWD = x_BTHWD + self.places.to(x_BTHWD.dtype)
-        whole_BTD = F.silu(self.noise(_waves(noise_BM)) + self.whole(pooled_BD)[:, None])
-        changes_BTCD = self.changes(whole_BTD).unflatten(-1, (CHANGES + 2, -1))
-        for block in self.before:
-            x_BTHWD = block(x_BTHWD, changes_BTCD[:, :, :CHANGES])
-        x_BTHWD = x_BTHWD + self._of_tokens(x_BTHWD, whole_BTD, self.text(tokens_BLD))
-        for block in self.after:
-            x_BTHWD = block(x_BTHWD, changes_BTCD[:, :, :CHANGES])
-        shift, scale = _changes(changes_BTCD[:, :, CHANGES:], x_BTHWD)
-        made = self._frames(self.out(_modulated(x_BTHWD, shift, scale)).float())
-        return made[..., :height, :width]
-
-    def _of_tokens(self, x_BTHWD: Tensor, whole_BTD: Tensor, text_BLD: Tensor) -> Tensor:
-        """What attention makes of two by two cells at a time, for each cell."""
-        cells = x_BTHWD.unflatten(3, (-1, MERGED)).unflatten(2, (-1, MERGED))
-        merged = self.merge(cells.transpose(3, 4).flatten(4))  # B, T, H / 2, W / 2, D
-        merged = merged + self.token_places[: merged.shape[1]].to(merged.dtype)
-        changes_BTCD = self.token_changes(whole_BTD).unflatten(-1, (2 * CHANGES, -1))
-        of_tokens = changes_BTCD.repeat_interleave(merged.shape[2] * merged.shape[3], dim=1)
-        tokens_BND = merged.flatten(1, 3)
-        for block in self.blocks:
-            tokens_BND = block(tokens_BND, of_tokens, text_BLD)
-        divided = self.divide(tokens_BND.view(merged.shape))
-        divided = divided.unflatten(-1, (MERGED, MERGED, -1)).transpose(3, 4)
-        return divided.flatten(4, 5).flatten(2, 3)
-
-    def _cells(self, clips_BTCHW: Tensor) -> Tensor:
-        cells = clips_BTCHW.unflatten(1, (-1, self.stride))
-        cells = cells.unflatten(-2, (-1, self.patch)).unflatten(-1, (-1, self.patch))
-        # B, T, stride, C, H, patch, W, patch
-        return cells.permute(0, 1, 4, 6, 2, 3, 5, 7).flatten(4)
-
-    def _frames(self, cells_BTHWD: Tensor) -> Tensor:
-        cells = cells_BTHWD.unflatten(-1, (self.stride, 3, self.patch, self.patch))
-        # B, T, H, W, stride, C, patch, patch
-        return cells.permute(0, 1, 4, 5, 2, 6, 3, 7).flatten(-2).flatten(-3, -2).flatten(1, 2)
+        height, width = moment_BFCHW.shape[-2:]
+        film = torch.cat([moment_BFCHW, before_BPCHW], dim=1).flatten(1, 2)
+        cells = F.pixel_unshuffle(pad_to_multiple(film, self.multiple), self.patch)
+        told = self.noise(_waves(noise_B)) + self.whole(pooled_BD) + self.before(count_B)
+        told = F.silu(told)
+        x = self.into(cells.contiguous(memory_format=torch.channels_last)) + self.places
+        past: list[Tensor] = []
+        for blocks, coarser in zip(self.down, self.coarser, strict=True):
+            for block in blocks:  # pyright: ignore[reportGeneralTypeIssues]
+                x = block(x, told)
+            past.append(x)
+            x = coarser(x)
+        x = self.middle[0](x, told)
+        for attention, block in zip(self.attention, list(self.middle)[1:], strict=True):
+            x = block(attention(x, tokens_BLD), told)
+        for finer, blocks in zip(self.finer, self.up, strict=True):
+            x = torch.cat([finer(F.interpolate(x, scale_factor=2)), past.pop()], dim=1)
+            for block in blocks:  # pyright: ignore[reportGeneralTypeIssues]
+                x = block(x, told)
+        made = F.pixel_shuffle(self.out(F.silu(self.norm(x))), self.patch).float()
+        return made.unflatten(1, (self.stride, 3))[..., :height, :width]
 
 
 FREQUENCIES = 64
-MERGED = 2
-"""Cells of a token, each way."""
 
 
-def _grid_waves(grid: tuple[int, int, int], width: int) -> Tensor:
-    """(T, H, W, width): sines and cosines of each of the three places, a third of the width each,
-    so that from the beginning near places look alike and equal steps are equal turns."""
-    rates = torch.logspace(0, -1.3, -(-width // 6)) * (math.pi / 2)
-    axes = []
-    for axis, length in enumerate(grid):
-        angles = torch.arange(length)[:, None] * rates
-        shape = [1, 1, 1, 2 * len(rates)]
-        shape[axis] = length
-        waves = torch.cat([angles.sin(), angles.cos()], dim=1).view(shape)
-        axes.append(waves.expand(*grid, -1))
-    return 0.5 * torch.cat(axes, dim=-1)[..., :width].clone()
-
-
-def _waves(noise_BM: Tensor) -> Tensor:
-    """(B, M, FREQUENCIES): sines and cosines of 1 to 1000 radians over [0, 1]."""
-    rates = torch.logspace(0, math.log10(1000), FREQUENCIES // 2, device=noise_BM.device)
-    angles = noise_BM[..., None].float() * rates
+def _waves(noise_B: Tensor) -> Tensor:
+    """(B, FREQUENCIES): sines and cosines of 1 to 1000 radians over [0, 1]."""
+    rates = torch.logspace(0, math.log10(1000), FREQUENCIES // 2, device=noise_B.device)
+    angles = noise_B[..., None].float() * rates
     return torch.cat([angles.sin(), angles.cos()], dim=-1)

@@ -11,10 +11,14 @@ from vidsynth_plugins.text2video_small import diffusion
 from vidsynth_plugins.text2video_small.model import TextToVideo
 from vidsynth_plugins.text2video_small.options import SmallOptions
 
-# B clips, T frames, M moments, C channels, H, W pixels
+# B clips, T frames, P frames before a moment, C channels, H, W pixels
 
-MADE_NOISE = 0.05
-"""Time of the diffusion up to which moments that are made already are noisy in training."""
+MADE_NOISE = 0.02
+"""Time of the diffusion up to which frames that are made already are noisy in training, as what was
+made is not what was filmed."""
+FIRST = 0.5
+"""Share of the training that goes to first moments, which follow from noise and text alone: that is
+most of what there is to learn."""
 
 
 class Denoising(Objective):
@@ -43,25 +47,30 @@ class Denoising(Objective):
         count = len(clips_BTCHW)
         told = torch.rand(count) >= self.options.untold
         texts = [text if t else "" for text, t in zip(batch.captions, told.tolist(), strict=True)]
-        noise_BM, learnt_BM = self._times(count, clips_BTCHW.shape[1] // self.options.stride)
-        noise_BM = noise_BM.to(clips_BTCHW.device)
-        by_frame = noise_BM.repeat_interleave(self.options.stride, dim=1)[..., None, None, None]
-        alpha, sigma = diffusion.alpha_sigma(by_frame)
-        noisy = alpha * clips_BTCHW + sigma * torch.randn_like(clips_BTCHW)
-        made = self.model(noisy, noise_BM, *self.model.encoded(texts))
-        error_BT = diffusion.loss(made, clips_BTCHW, sigma)
-        counts_BT = learnt_BM.repeat_interleave(self.options.stride, dim=1).to(error_BT)
-        return {"velocity": (error_BT * counts_BT).sum() / counts_BT.sum()}
+        now_B = self._moments(count, clips_BTCHW.shape[1] // self.options.stride)
+        moment, before = self._parts(clips_BTCHW, now_B.to(clips_BTCHW.device))
+        noise_B = diffusion.times(count).to(clips_BTCHW.device)
+        alpha, sigma = diffusion.alpha_sigma(noise_B[:, None, None, None, None])
+        noisy = alpha * moment + sigma * torch.randn_like(moment)
+        told = self.model.encoded(texts)
+        made = self.model(noisy, before, now_B.to(noisy.device), noise_B, *told)
+        return {"velocity": diffusion.loss(made, moment, sigma).mean()}
 
-    def _times(self, count: int, moments: int) -> tuple[Tensor, Tensor]:
-        """Noise of each moment (B, M), and which are learnt: as sampling meets them.
+    def _moments(self, count: int, most: int) -> Tensor:
+        """Which moment of each clip is learnt, (B,): the first ones more often than others."""
+        later = torch.randint(1, most, (count,))
+        return torch.where(torch.rand(count) < FIRST, 0, later)
 
-        One moment is on its way from noise to a picture; those before it are made, but for a
-        little noise, as what was made is not what was filmed; those after it are noise alone.
-        """
-        now_B1 = torch.randint(moments, (count, 1))
-        place_M = torch.arange(moments)
-        before = MADE_NOISE * torch.rand(count, moments)
-        noise_BM = torch.where(place_M < now_B1, before, torch.ones(count, moments))
-        noise_BM = torch.where(place_M == now_B1, diffusion.times(count)[:, None], noise_BM)
-        return noise_BM, place_M >= now_B1
+    def _parts(self, clips_BTCHW: Tensor, now_B: Tensor) -> tuple[Tensor, Tensor]:
+        """The frames of these moments, and those before them as sampling meets them."""
+        stride, device = self.options.stride, clips_BTCHW.device
+        rows = torch.arange(len(now_B), device=device)[:, None]
+        starts_B1 = now_B[:, None] * stride
+        moment = clips_BTCHW[rows, starts_B1 + torch.arange(stride, device=device)]
+        room = self.options.num_frames - stride
+        place_BP = starts_B1 + torch.arange(-room, 0, device=device)
+        before = clips_BTCHW[rows, place_BP.clamp(min=0)]
+        some = MADE_NOISE * torch.rand(len(now_B), 1, 1, 1, 1, device=device)
+        alpha, sigma = diffusion.alpha_sigma(some)
+        before = alpha * before + sigma * torch.randn_like(before)
+        return moment, before * (place_BP >= 0)[..., None, None, None]

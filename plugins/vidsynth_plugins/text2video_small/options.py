@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+GROUPS = 8
+"""Of channels, that are normalised together."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SmallOptions:
@@ -12,12 +15,11 @@ class SmallOptions:
     Attributes:
         num_frames: length of the clips that are learnt; each moment of a longer film is made behind
             as many frames as there is room for.
+        stride: frames that are made at a time, a moment.
         patch: pixels each way of a picture's cell.
-        stride: frames that a cell spans; so many at a time are made, a moment.
-        width: numbers that stand for a cell.
-        convolutions: blocks of convolution before the attention, and as many after it.
-        token_width: numbers that stand for two by two cells, where attention sees them.
-        depth: blocks of attention.
+        width: channels of the network where it is finest, twice as many at each level below.
+        levels: each half as fine as the one above.
+        blocks: of two convolutions at each level each way, and of attention at the coarsest.
         heads: of the attention.
         text_width: numbers that stand for a word, in the text encoder of its own.
         text_layers: of that encoder.
@@ -35,12 +37,11 @@ class SmallOptions:
     """
 
     num_frames: int = 12
-    patch: int = 4
     stride: int = 3
-    width: int = 128
-    convolutions: int = 2
-    token_width: int = 192
-    depth: int = 5
+    patch: int = 2
+    width: int = 96
+    levels: int = 2
+    blocks: int = 2
     heads: int = 4
     text_width: int = 128
     text_layers: int = 2
@@ -55,13 +56,13 @@ class SmallOptions:
     negative: str = ""
 
     def __post_init__(self) -> None:
-        for name in ("num_frames", "patch", "stride", "width", "convolutions", "depth", "steps"):
+        for name in ("num_frames", "stride", "patch", "levels", "blocks", "heads", "steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
-        for name in ("token_width", "text_width"):
+        for name, of in (("width", GROUPS), ("text_width", self.heads)):
             width = getattr(self, name)
-            if width < 1 or width % self.heads:
-                raise ValueError(f"{name} must be a multiple of heads ({self.heads}); got {width}")
+            if width < 1 or width % of or width % self.heads:
+                raise ValueError(f"{name} must be a multiple of {of} and of heads; got {width}")
         if self.num_frames % self.stride or self.num_frames < 2 * self.stride:
             raise ValueError(f"num_frames must be twice, three times... the stride ({self.stride})")
         if not 0 <= self.untold < 1:
