@@ -45,15 +45,15 @@ class Denoising(Objective):
     def losses(self, phase: str, batch: TrainBatch, step: int) -> dict[str, Tensor]:
         clips_BTCHW = batch.frames_BTCHW
         count = len(clips_BTCHW)
-        told = torch.rand(count) >= self.options.untold
-        texts = [text if t else "" for text, t in zip(batch.captions, told.tolist(), strict=True)]
+        hidden = (torch.rand(count) < self.options.untold).tolist()
+        texts = ["" if hide else text for text, hide in zip(batch.captions, hidden, strict=True)]
         now_B = self._moments(count, clips_BTCHW.shape[1] // self.options.stride)
         moment, before = self._parts(clips_BTCHW, now_B.to(clips_BTCHW.device))
         noise_B = diffusion.times(count).to(clips_BTCHW.device)
         alpha, sigma = diffusion.alpha_sigma(noise_B[:, None, None, None, None])
         noisy = alpha * moment + sigma * torch.randn_like(moment)
-        told = self.model.encoded(texts)
-        made = self.model(noisy, before, now_B.to(noisy.device), noise_B, *told)
+        known = self.model.encoded(texts)
+        made = self.model(noisy, before, now_B.to(noisy.device), noise_B, *known)
         return {"velocity": diffusion.loss(made, moment, sigma).mean()}
 
     def _moments(self, count: int, most: int) -> Tensor:
