@@ -16,17 +16,18 @@ from vidsynth_plugins.text2video_small.options import GROUPS
 
 
 class TextTransformer(nn.Module):
-    """CLIP's text encoder, small: causal, and its last token stands for the whole.
+    """CLIP's text encoder, small: causal, and the mean of its tokens stands for the whole.
 
     Radford et al. 2021, "Learning Transferable Visual Models From Natural Language Supervision".
+    Words begin far apart, and a mean hears each of them from the first step on: the last token,
+    which CLIP takes, would first have to learn to listen.
     """
 
     def __init__(self, *, words: int, length: int, width: int, layers: int, heads: int) -> None:
         super().__init__()
         self.length = length
         self.embedding = nn.Embedding(words, width)
-        self.positions = nn.Parameter(torch.randn(length, width) * 0.02)
-        nn.init.normal_(self.embedding.weight, std=0.05)
+        self.positions = nn.Parameter(torch.randn(length, width) * 0.1)
         layer = nn.TransformerEncoderLayer(
             width, heads, 4 * width, 0.0, F.gelu, batch_first=True, norm_first=True
         )
@@ -35,12 +36,13 @@ class TextTransformer(nn.Module):
         )
 
     def forward(self, ids_BL: Tensor, last_B: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens (B, L, D) and, from the place `last_B` of the end, the whole (B, D)."""
+        """Tokens (B, L, D), and the whole (B, D) of those up to the place `last_B` of the end."""
         x_BLD = self.embedding(ids_BL) + self.positions
         future = torch.ones(self.length, self.length, dtype=torch.bool, device=x_BLD.device).triu(1)
         tokens_BLD = self.layers(x_BLD, mask=future, is_causal=True)
-        rows = torch.arange(len(ids_BL), device=x_BLD.device)
-        return tokens_BLD, tokens_BLD[rows, last_B]
+        within_BL = torch.arange(self.length, device=x_BLD.device) <= last_B[:, None]
+        share_BL1 = (within_BL / (last_B[:, None] + 1.0))[..., None]
+        return tokens_BLD, (tokens_BLD * share_BL1).sum(dim=1)
 
 
 class Residual(nn.Module):
