@@ -136,6 +136,8 @@ class Denoiser(nn.Module):
         )
         self.noise = nn.Sequential(nn.Linear(FREQUENCIES, told), nn.SiLU(), nn.Linear(told, told))
         self.whole = nn.Linear(text_width, told)
+        # A single word is a small part of the whole: it is to be heard from the first step on.
+        nn.init.normal_(self.whole.weight, std=4 * text_width**-0.5)
         self.before = nn.Embedding(num_frames // stride, told)
         self.into = nn.Conv2d(3 * num_frames * patch**2, width, 3, padding=1)
         self.places = nn.Parameter(0.02 * torch.randn(1, width, rows, columns))
