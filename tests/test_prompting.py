@@ -207,8 +207,8 @@ def test_a_model_is_gone_on_from_by_small_matrices(model, tmp_path):
     assert all(torch.equal(before[n], after[n]) for n in frozen)
     assert any(bool(after[n].any()) for n in after if n.endswith("lora_up"))
     generate(tuned.folder, tmp_path / "o.mp4", prompt="a green circle moves down")
-    with pytest.raises(BadOption, match=r"go on from it with -s generator\.depth=1"):
-        train(tmp_path / "other", 1, f"generator.start={model}", "generator.depth=2")
+    with pytest.raises(BadOption, match=r"go on from it with -s generator\.blocks=1"):
+        train(tmp_path / "other", 1, f"generator.start={model}", "generator.blocks=2")
 
 
 # Schedules
