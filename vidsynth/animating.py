@@ -25,7 +25,7 @@ from vidsynth import (
     video,
 )
 from vidsynth.animation import Animation
-from vidsynth.choosing import Settings, nested
+from vidsynth.choosing import Settings, nested, resolved
 from vidsynth.clip import Clip, VideoSpec
 from vidsynth.conditioning import LabelMaps, PoseSequence
 from vidsynth.errors import BadOption, NoSubjectFound
@@ -93,7 +93,7 @@ class Prepared:
             yield animation.draw_skeletons(some, *self.size)
 
     def _masks(self) -> Iterator[Tensor]:
-        extractor = build_extractor(_extractor("labels", {}))
+        extractor = build_extractor(resolved("extractor", "labels", {}))
         spans: list[slice] = []
 
         def clips() -> Iterator[Clip]:
@@ -327,15 +327,16 @@ def animate(
         mode=getattr(values, "mode", "animate"),
         area=getattr(values, "area", animation.AREA),
         part=(start, end, rate),
-        extractor=_extractor(chosen.extractor, chosen.extractor_options),
+        extractor=resolved("extractor", chosen.extractor, chosen.extractor_options),
         reporter=reporter,
     )
     height, width = made.size
     spec = VideoSpec(height=height, width=width, fps=stages.average_rate(made.pts))
+    ref = PluginRef.of("generator", chosen.generator, values)
     told = facts(
         **({"consent": agreed} if agreed else {}),
         recipe=chosen.name,
-        generator=str(PluginRef.of("generator", chosen.generator, values).name),
+        generator=f"{ref.name} ({ref.version})",
         source={"name": source.name, "hash": video.content_hash(source)},
         target={"name": reference.name, "hash": video.content_hash(reference)},
     )
@@ -370,13 +371,7 @@ def animate(
 
 
 def _whole_body() -> PluginRef:
-    return _extractor("pose", {"hands": True, "face": True})
-
-
-def _extractor(name: str, values: Mapping[str, Any]) -> PluginRef:
-    plugin: Any = loading.load("extractor", name)
-    built = options.build(plugin.Options, values, where="extractor")
-    return PluginRef.of("extractor", name, built)
+    return resolved("extractor", "pose", {"hands": True, "face": True})
 
 
 def _picture(path: Path) -> Tensor:

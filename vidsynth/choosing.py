@@ -122,16 +122,20 @@ def resolved_plugins(recipe: Recipe) -> tuple[PluginRef, PluginRef]:
             f"the recipe {recipe.name!r} learns from clips by class, and no video drives what it "
             f"makes; use vidsynth train CLIPS --recipe {recipe.name}, then vidsynth generate"
         )
-    extractor = _resolved("extractor", recipe.extractor, recipe.extractor_options)
+    extractor = resolved("extractor", recipe.extractor, recipe.extractor_options)
     return extractor, resolved_generator(recipe)
 
 
 def resolved_generator(recipe: Recipe) -> PluginRef:
     """The recipe's generator alone."""
-    return _resolved("generator", recipe.generator, recipe.generator_options)
+    return resolved("generator", recipe.generator, recipe.generator_options)
 
 
-def _resolved(kind: registry.Kind, name: str, values: Mapping[str, Any]) -> PluginRef:
+def resolved(kind: registry.Kind, name: str, values: Mapping[str, Any]) -> PluginRef:
+    """A plugin with every option resolved and checked; `values` are those that were given.
+
+    Raises UnknownName, BadOption, PluginError.
+    """
     plugin: Any = loading.load(kind, name)
     return PluginRef.of(kind, name, options.build(plugin.Options, values, where=kind))
 

@@ -6,14 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from torch import Tensor
 
 from vidsynth import (
     devices,
     drawing,
-    loading,
     options,
     pictures,
     retarget,
@@ -21,7 +20,7 @@ from vidsynth import (
     stream,
     video,
 )
-from vidsynth.choosing import Settings, choose_recipe, nested, resolved_plugins
+from vidsynth.choosing import Settings, choose_recipe, nested, resolved, resolved_plugins
 from vidsynth.clipmodels import fit_clips, learns_from_clips, recipe_for
 from vidsynth.conditioning import Conditioning
 from vidsynth.editing import own_motion
@@ -390,12 +389,10 @@ def extract(
     if preview:
         refuse_inputs(Path(preview), [path, output])
         video.check_output(preview, overwrite)
-    plugin = loading.load("extractor", extractor)
     values = dict(nested(settings).get("extractor", {}))
     if person is not None:
         values["person"] = person
-    built: Any = plugin(options.build(plugin.Options, values, where="extractor"))
-    ref = PluginRef.of("extractor", extractor, built.options)
+    ref = resolved("extractor", extractor, values)
     tracked = track_as(path, ref, start=start, end=end, fps=rate, reporter=reporter)
     with writing(output) as temporary:
         tracked.signal.save(temporary, pts=str(tracked.pts.tolist()))
