@@ -1,4 +1,5 @@
-"""Frames of a rendering under way, kept so that one that broke off goes on behind the last chunk.
+"""What is kept of work under way: frames of a rendering, so that one that broke off goes on behind
+the last chunk.
 
 A folder of the cache, named after everything that the frames follow from. Frames are kept as the
 generator made them, losslessly, with what it remembers of them (`Generator.memory`).
@@ -31,7 +32,7 @@ MEMORY = "memory.safetensors"
 WORTH = 0.1
 """Of the time it takes to make frames: keeping them may take no more."""
 DAYS = 14
-"""After which a rendering that nobody went on with is forgotten."""
+"""After which work that nobody went on with is forgotten."""
 
 
 class KeptFrames:
@@ -81,36 +82,42 @@ class KeptFrames:
         if len(self._chunks) >= 4 and self._spent > WORTH * self._made:
             self._give_up()
 
-    def forget(self) -> None:
-        """Everything is made and written: nothing is to be gone on with."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-
     def _give_up(self) -> None:
         self._keeping = False
-        self.forget()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 @contextmanager
-def kept_frames(*follow_from: Any) -> Iterator[KeptFrames | None]:
-    """What is kept of the rendering that follows from these JSON-able values.
+def unfinished(what: str, *follow_from: Any) -> Iterator[Path | None]:
+    """A folder for what is kept of some work until it is done, and goes when the block ends
+    without an error.
 
-    It is forgotten when the block ends without an error. None when another process is at the same
-    rendering: that one keeps its frames.
+    Args:
+        what: the sort of work: a folder of the cache.
+        follow_from: JSON-able: whatever the work follows from.
+
+    Yields:
+        The folder; None when another process is at the same work: that one keeps things.
     """
-    root = cache_folder("rendering")
-    for old in root.iterdir():
+    for old in cache_folder(what).iterdir():
         if time.time() - old.stat().st_mtime > DAYS * 86_400:
             shutil.rmtree(old, ignore_errors=True)
-    folder = cache_folder("rendering", cache_key(*follow_from))
+    folder = cache_folder(what, cache_key(*follow_from))
     try:
-        with locks.alone(folder, "the rendering"):
-            kept = KeptFrames(folder)
-            yield kept
-            kept.forget()
+        with locks.alone(folder, f"the {what}"):
+            yield folder
+            shutil.rmtree(folder, ignore_errors=True)
     except InUse as error:
         if str(folder) not in str(error):
             raise
         yield None
+
+
+@contextmanager
+def kept_frames(*follow_from: Any) -> Iterator[KeptFrames | None]:
+    """What is kept of the rendering that follows from these JSON-able values, as `unfinished`."""
+    with unfinished("rendering", *follow_from) as folder:
+        yield None if folder is None else KeptFrames(folder)
 
 
 def _found(folder: Path) -> tuple[list[Path], dict[str, Tensor]]:

@@ -21,6 +21,7 @@ from vidsynth.classes import Noise
 from vidsynth.clip import Clip, VideoSpec
 from vidsynth.conditioning import Conditioning, TextEmbedding
 from vidsynth.errors import BadOption, BadSubject, IncompatibleStages
+from vidsynth.notes import Notes
 from vidsynth.objectives import Objective
 from vidsynth.several import Several
 from vidsynth.stream import Chunk
@@ -72,6 +73,11 @@ class Extractor(Plugin):
     """Video in, conditioning out: one Conditioning per clip, same number of frames, in order."""
 
     produces: ClassVar[type[Conditioning]]
+
+    notes: Notes = Notes()
+    """Where `extract` may note what takes it long (`Notes.once`), so that it is not found out again
+    when a run that broke off begins again. Optional; an extractor that notes nothing begins
+    anew."""
 
     @property
     def reads_files(self) -> bool:

@@ -1,7 +1,7 @@
 """What an extractor sees in a whole video: computed once, and kept by the video's content.
 
-A tracking that broke off begins anew: what an extractor remembers of the frames before lies in its
-generator, and in trackers of other libraries, which let nobody save it. Nothing else is repeated.
+A tracking that broke off goes on behind what its extractor has noted (`Extractor.notes`): the
+frames are decoded again, and nothing that takes long is repeated.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from vidsynth import options, stream, video
 from vidsynth.conditioning import Conditioning, FaceSequence
 from vidsynth.errors import NoSubjectFound, VidsynthError
 from vidsynth.files import cache_folder, cache_key, writing
+from vidsynth.kept import unfinished
 from vidsynth.kinds import Extractor
+from vidsynth.notes import Notes
 from vidsynth.report import Reporter
 from vidsynth.stages import extracting
 from vidsynth.stream import Chunk
@@ -121,18 +123,23 @@ def track(
     def collect(chunks: Iterator[Chunk]) -> None:
         kept.extend(chunk.with_clip(None) for chunk in chunks)
 
-    reporter, notes = reporter or Reporter(), list(info.notes)
-    with reporter.step(f"tracking {path.name}", total=wanted_frames(info, start, end)) as step:
-        chunks = video.read_chunks(
-            path, size=size, start=start, end=end, fps=fps, note=notes.append
-        )
-        stream.run(chunks, [extracting(extractor)], collect, progress=step.update)
-    for note in notes:
-        reporter.warn(note)
-    signal = extractor.produces.concat([chunk.require(extractor.produces) for chunk in kept])
-    pts = torch.cat([chunk.pts for chunk in kept])
-    with writing(stored) as temporary:
-        signal.save(temporary, pts=json.dumps(pts.tolist()))
+    reporter, warnings = reporter or Reporter(), list(info.notes)
+    with unfinished("tracking notes", key) as folder:
+        extractor.notes = Notes(folder)
+        if extractor.notes.begun:
+            reporter.say(f"tracking {path.name}: going on with what was noted before")
+        with reporter.step(f"tracking {path.name}", total=wanted_frames(info, start, end)) as step:
+            chunks = video.read_chunks(
+                path, size=size, start=start, end=end, fps=fps, note=warnings.append
+            )
+            stream.run(chunks, [extracting(extractor)], collect, progress=step.update)
+        extractor.notes = Notes()
+        for warning in warnings:
+            reporter.warn(warning)
+        signal = extractor.produces.concat([chunk.require(extractor.produces) for chunk in kept])
+        pts = torch.cat([chunk.pts for chunk in kept])
+        with writing(stored) as temporary:
+            signal.save(temporary, pts=json.dumps(pts.tolist()))
     return Tracked(path=path, signal=signal, pts=pts)
 
 

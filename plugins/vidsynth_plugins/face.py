@@ -82,7 +82,11 @@ class FaceExtractor(Extractor):
             yield _sequence(frames, size)
 
     def _open(self) -> Tracker:
-        return open_face(bundle=self.options.model_bundle, confidence=self.options.min_confidence)
+        return open_face(
+            bundle=self.options.model_bundle,
+            confidence=self.options.min_confidence,
+            notes=self.notes,
+        )
 
 
 def _measure(sighting: Sighting) -> Mapping[str, Points]:

@@ -10,24 +10,30 @@ from __future__ import annotations
 import os
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from vidsynth import weights
 from vidsynth.errors import BadOption, MissingWeights
+from vidsynth.notes import Finding, Notes
 
 Picture = NDArray[np.uint8]
 """(H, W, 3) RGB, contiguous."""
 
 MOST_SUBJECTS = 6
 """People (or faces) told apart in one picture."""
+
+STRETCH = 1024
+"""Pictures from one reset to the next, at most: opening MediaPipe anew takes as long as 5 of
+them."""
 
 _stderr_lock = threading.Lock()
 
@@ -69,32 +75,50 @@ class Tracker(ABC):
 
     It holds up to two of MediaPipe's objects, made when first used: one that goes from picture to
     picture, one that looks at single pictures.
+
+    What it sees it notes, and it looks at no picture that is noted already. MediaPipe lets nobody
+    save what it remembers of the pictures before, so it is reset every STRETCH pictures: one that
+    goes on behind the notes sees the same there as one that never broke off.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, notes: Notes) -> None:
+        self._notes = notes
         self._opened: dict[bool, Any] = {}  # by "for single pictures"
+        self._since_reset = 0
 
     def track(self, picture: Picture, seconds: float) -> Sighting | None:
         """The subject in the next picture, looked for where it was in the one before.
 
         `seconds` must grow from call to call. All pictures between two resets have one size.
         """
-        return next(iter(self._sightings(self._process(picture, seconds), picture)), None)
+        if self._since_reset >= STRETCH:
+            self.reset()
+        self._since_reset += 1
+        found = self._noted(lambda: self._sightings(self._process(picture, seconds), picture))
+        return next(iter(found), None)
 
     def scan(self, picture: Picture) -> Sequence[Sighting]:
         """Everybody in a picture, without regard to other pictures."""
-        return self._sightings(self._process(picture, None), picture)
+        return self._noted(lambda: self._everybody(picture))
 
     def reset(self) -> None:
         """Forget where the subject was."""
         if tracking := self._opened.pop(False, None):
             tracking.close()
+        self._since_reset = 0
+        self._notes.rest()
 
     def close(self) -> None:
         """Free the models."""
         for opened in self._opened.values():
             opened.close()
         self._opened.clear()
+
+    def _noted(self, look: Callable[[], Sequence[Sighting]]) -> list[Sighting]:
+        return _from_finding(self._notes.once(lambda: _as_finding(look())))
+
+    def _everybody(self, picture: Picture) -> Sequence[Sighting]:
+        return self._sightings(self._process(picture, None), picture)
 
     def _process(self, picture: Picture, seconds: float | None) -> Any:
         """MediaPipe's result for a picture of a video, or (seconds None) for a single one."""
@@ -115,13 +139,31 @@ class Tracker(ABC):
     def _sightings(self, found: Any, picture: Picture) -> list[Sighting]: ...
 
 
-def open_pose(*, bundle: Path | None, confidence: float, details: bool) -> Tracker:
+def _as_finding(sightings: Sequence[Sighting]) -> Finding:
+    return {
+        f"{number}/{cloud.name}": torch.from_numpy(points)
+        for number, sighting in enumerate(sightings)
+        for cloud in fields(Sighting)
+        if (points := getattr(sighting, cloud.name)) is not None
+    }
+
+
+def _from_finding(finding: Finding) -> list[Sighting]:
+    by_number: dict[str, dict[str, Any]] = {}
+    for key, points in finding.items():
+        number, _, cloud = key.partition("/")
+        by_number.setdefault(number, {})[cloud] = points.numpy()
+    return [Sighting(**clouds) for _, clouds in sorted(by_number.items())]
+
+
+def open_pose(*, bundle: Path | None, confidence: float, details: bool, notes: Notes) -> Tracker:
     """A body tracker.
 
     Args:
         bundle: a pose landmarker bundle (.task); None takes the models inside the wheel.
         confidence: smallest score, in [0, 1], of a detection or of a track that goes on.
         details: find hand and face points too.
+        notes: of the extractor.
 
     Raises:
         MissingWeights: this mediapipe has no models of its own and there is no bundle.
@@ -129,22 +171,22 @@ def open_pose(*, bundle: Path | None, confidence: float, details: bool) -> Track
     """
     solutions = None if bundle else _solutions()
     if solutions:
-        return _SolutionsPose(solutions, confidence, details)
+        return _SolutionsPose(solutions, confidence, details, notes)
     if details:
         raise BadOption(
             "hand and face points of bodies come from models inside mediapipe 0.10.x, which are "
             "not in use here; install mediapipe==0.10.21 and give no model_bundle, or set "
             "hands and face to false"
         )
-    return _TasksPose(_bundle("pose_landmarker_full", bundle), confidence)
+    return _TasksPose(_bundle("pose_landmarker_full", bundle), confidence, notes)
 
 
-def open_face(*, bundle: Path | None, confidence: float) -> Tracker:
+def open_face(*, bundle: Path | None, confidence: float, notes: Notes) -> Tracker:
     """A face tracker. Arguments and errors as for `open_pose`."""
     solutions = None if bundle else _solutions()
     if solutions:
-        return _SolutionsFace(solutions, confidence)
-    return _TasksFace(_bundle("face_landmarker", bundle), confidence)
+        return _SolutionsFace(solutions, confidence, notes)
+    return _TasksFace(_bundle("face_landmarker", bundle), confidence, notes)
 
 
 class Segmenter(ABC):
@@ -288,8 +330,8 @@ def _message(fields: int, size: int) -> np.dtype[np.void]:
 class _Solutions(Tracker):
     """The trackers of mediapipe 0.10.x, which run the models inside its wheel."""
 
-    def __init__(self, solutions: Any, confidence: float) -> None:
-        super().__init__()
+    def __init__(self, solutions: Any, confidence: float, notes: Notes) -> None:
+        super().__init__(notes)
         self._solutions, self._confidence = solutions, confidence
 
     def _run(self, opened: Any, picture: Picture, seconds: float | None) -> Any:
@@ -299,8 +341,8 @@ class _Solutions(Tracker):
 class _SolutionsPose(_Solutions):
     """MediaPipe Pose sees one person a picture, so `scan` paints out whom it has found."""
 
-    def __init__(self, solutions: Any, confidence: float, details: bool) -> None:
-        super().__init__(solutions, confidence)
+    def __init__(self, solutions: Any, confidence: float, details: bool, notes: Notes) -> None:
+        super().__init__(solutions, confidence, notes)
         self._details = details
 
     def _open(self, *, static: bool) -> Any:
@@ -316,7 +358,7 @@ class _SolutionsPose(_Solutions):
             **settings,
         )
 
-    def scan(self, picture: Picture) -> Sequence[Sighting]:
+    def _everybody(self, picture: Picture) -> Sequence[Sighting]:
         everybody: list[Sighting] = []
         remaining = picture.copy()
         while len(everybody) < MOST_SUBJECTS:
@@ -388,8 +430,8 @@ def _image(picture: Picture) -> Any:
 class _Tasks(Tracker):
     """The trackers of the Tasks API, which need a bundle."""
 
-    def __init__(self, bundle: Path, confidence: float) -> None:
-        super().__init__()
+    def __init__(self, bundle: Path, confidence: float, notes: Notes) -> None:
+        super().__init__(notes)
         self._bundle, self._confidence = bundle, confidence
         self._milliseconds = -1
 

@@ -68,6 +68,7 @@ class PoseExtractor(Extractor):
             bundle=self.options.model_bundle,
             confidence=self.options.min_confidence,
             details=self.options.hands or self.options.face,
+            notes=self.notes,
         )
 
     def _parts(self) -> dict[str, int]:

@@ -73,6 +73,8 @@ class SeveralExtractor(Extractor):
 
     def extract(self, clips: Iterator[Clip]) -> Iterator[Several]:
         """One Several per clip; a clip is held until the slowest extractor has seen it."""
+        for name, member in zip(self.options.extractors, self._members, strict=True):
+            member.notes = self.notes.part(name)
         shares = _shared(clips, len(self._members))
         seen = (member.extract(share) for member, share in zip(self._members, shares, strict=True))
         for members in zip(*seen, strict=True):

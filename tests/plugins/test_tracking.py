@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from vidsynth import notes
 from vidsynth.clip import Clip
+from vidsynth.kinds import Extractor
+from vidsynth.notes import Notes
 from vidsynth.smoothing import Points
+from vidsynth.worlds import WORLDS
+from vidsynth_plugins import mediapipe_models
+from vidsynth_plugins.face import FaceExtractor
+from vidsynth_plugins.face3d.extractor import Face3DExtractor, Face3DOptions
 from vidsynth_plugins.mediapipe_models import Picture, Sighting, Tracker
+from vidsynth_plugins.pose import PoseExtractor
 from vidsynth_plugins.tracking import (
     FIRST_WAIT,
     Follower,
@@ -35,7 +44,7 @@ class SquareTracker(Tracker):
     picture wide; like MediaPipe's, it holds on to what it had the picture before."""
 
     def __init__(self, smallest: float = 0.0) -> None:
-        super().__init__()
+        super().__init__(Notes())
         self.smallest = smallest
         self.held: int | None = None
         self.scans = self.resets = 0
@@ -251,3 +260,57 @@ def test_first_search_is_soon_repeated() -> None:
     assert follower(two, 0.1) is None  # the second person is not noticed before the next search
     found = follower(two, 0.1 + 2 * FIRST_WAIT)
     assert found is not None and found.points[:, 0].mean() == 120
+
+
+@pytest.mark.parametrize(
+    ("extractor", "world"),
+    [
+        (PoseExtractor(), "puppet"),
+        (FaceExtractor(), "head"),
+        (Face3DExtractor(Face3DOptions(learn_frames=16, refine=True)), "head"),
+    ],
+    ids=["pose", "face", "face3d"],
+)
+def test_what_goes_on_behind_its_notes_sees_the_same_and_looks_at_no_picture_twice(
+    extractor: Extractor, world: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(mediapipe_models, "STRETCH", 10)
+    monkeypatch.setattr(notes, "EVERY", 0.0)
+    looked: list[float] = []
+    process = Tracker._process
+
+    def counted(self: Tracker, picture: Picture, seconds: float | None) -> object:
+        if seconds is not None:
+            looked.append(seconds)
+        return process(self, picture, seconds)
+
+    monkeypatch.setattr(Tracker, "_process", counted)
+    footage = sample_clips(world, 48)
+    extractor.notes = Notes()
+    whole = extractor.produces.concat(list(extractor.extract(iter(footage))))
+    assert len(looked) == 48
+
+    def broken_off() -> Iterator[Clip]:
+        yield from footage[:4]
+        raise KeyboardInterrupt
+
+    looked.clear()
+    extractor.notes = Notes(tmp_path / "notes")
+    with pytest.raises(KeyboardInterrupt):
+        list(extractor.extract(broken_off()))
+    assert len(looked) >= 31
+    looked.clear()
+    extractor.notes = Notes(tmp_path / "notes")
+    again = extractor.produces.concat(list(extractor.extract(iter(footage))))
+    assert len(looked) == 48 - 30
+    assert all(torch.equal(a, b) for a, b in zip(again.tensors(), whole.tensors(), strict=True))
+
+
+def sample_clips(world: str, num_frames: int) -> list[Clip]:
+    """Of eight frames each."""
+    made = WORLDS[world]
+    film = made.render(
+        made.make_identity(3), made.make_motion(3, num_frames), height=160, width=160
+    )
+    clip = Clip.concat([chunk.clip for chunk in film if chunk.clip is not None])
+    return [clip[n : n + 8] for n in range(0, num_frames, 8)]

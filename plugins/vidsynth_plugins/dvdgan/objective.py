@@ -72,14 +72,19 @@ class DVDGANObjective(Objective):
         return losses
 
     def make(self, batch: TrainBatch) -> Tensor:
-        """(B, T, 3, H, W): a clip of the class of each of the batch's."""
+        """(B, T, 3, H, W): a clip of the class of each of the batch's, from somewhere in a film."""
         count, num_frames = batch.frames_BTCHW.shape[:2]
-        steps = num_frames if self.options.noise_per == "frame" else 1
+        before = int(torch.randint(self.options.run_up + 1, ())) if self.options.run_up else 0
+        steps = before + num_frames if self.options.noise_per == "frame" else 1
         noise_BTD = torch.randn(
             count, steps, self.options.noise, device=batch.frames_BTCHW.device
         ).to(batch.frames_BTCHW.dtype)
         shares_B1N = batch.maps_BTCHW.mean(dim=(1, 3, 4))[:, None]
-        frames_BTCHW, _ = self.network(noise_BTD, shares_B1N, num_frames)
+        memory = None
+        if before:
+            with torch.no_grad():
+                _, memory = self.network(noise_BTD[:, :before], shares_B1N, before)
+        frames_BTCHW, _ = self.network(noise_BTD[:, -num_frames:], shares_B1N, num_frames, memory)
         return frames_BTCHW
 
     def _judged(

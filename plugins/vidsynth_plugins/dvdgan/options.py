@@ -19,6 +19,9 @@ class DVDGANOptions:
 
     Attributes:
         num_frames: length of the clips that are learnt. Made ones may have any length.
+        run_up: the clips that are judged begin up to so many frames into a film, which nothing is
+            learnt from, so that films may be longer than what was learnt. For clips that are
+            moments of something that goes on; 0 for those with a beginning of their own.
         filters: channels at full resolution; they double per halving, up to 8 times as many.
         levels: doublings from the coarsest grid to the frame; 0 chooses them so that the grid's
             shorter side is 4 to 7 places.
@@ -48,6 +51,7 @@ class DVDGANOptions:
     """
 
     num_frames: int = 12
+    run_up: int = 0
     filters: int = 16
     levels: int = 0
     blocks: int = 2
@@ -73,8 +77,8 @@ class DVDGANOptions:
         for name in counts:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
-        if self.levels < 0 or self.d_steps < 1:
-            raise ValueError("levels cannot be negative, and d_steps must be at least 1")
+        if min(self.levels, self.run_up) < 0 or self.d_steps < 1:
+            raise ValueError("levels and run_up cannot be negative; d_steps must be at least 1")
         if not self.spatial and not self.temporal:
             raise ValueError("name at least one discriminator: spatial, temporal or both")
 

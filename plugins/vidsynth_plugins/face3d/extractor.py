@@ -12,6 +12,7 @@ from torch import Tensor
 from vidsynth.clip import Clip
 from vidsynth.conditioning import FaceSequence
 from vidsynth.kinds import Extractor
+from vidsynth.notes import Finding, Notes
 from vidsynth_plugins.face import FaceExtractor, FaceOptions
 from vidsynth_plugins.face3d.appearance import (
     Appearance,
@@ -131,7 +132,10 @@ class Face3DExtractor(Extractor):
                 if not (last or self._knows_enough(waiting)):
                     return
                 fitter = _Fitter.learn(
-                    FaceSequence.concat(waiting), _Cuts.concat(cuts), self.options
+                    FaceSequence.concat(waiting),
+                    _Cuts.concat(cuts),
+                    self.options,
+                    self.notes.part("fitting"),
                 )
             yield from self._blocks(waiting, cuts, fitter, done, last)
 
@@ -151,7 +155,9 @@ class Face3DExtractor(Extractor):
 
         names = {f.name for f in fields(FaceOptions)}
         plain = FaceOptions(**{n: getattr(self.options, n) for n in names})
-        for face in FaceExtractor(plain).extract(noted()):
+        tracker = FaceExtractor(plain)
+        tracker.notes = self.notes.part("tracking")
+        for face in tracker.extract(noted()):
             yield face, held.pop(0)
 
     def _knows_enough(self, waiting: list[FaceSequence]) -> bool:
@@ -187,14 +193,17 @@ class Face3DExtractor(Extractor):
 class _Fitter:
     """One person, learnt, and the last frame fitted."""
 
-    def __init__(self, person: Person, appearance: Appearance, eyes: Tensor | None) -> None:
+    def __init__(
+        self, person: Person, appearance: Appearance, eyes: Tensor | None, notes: Notes
+    ) -> None:
         self._person = person
         self._appearance = appearance
         self._eyes = eyes
+        self._notes = notes
         self._before: Performance | None = None
 
     @staticmethod
-    def learn(faces: FaceSequence, cuts: _Cuts, options: Face3DOptions) -> _Fitter:
+    def learn(faces: FaceSequence, cuts: _Cuts, options: Face3DOptions, notes: Notes) -> _Fitter:
         """From the first frames that show the face; the average face where none does."""
         shown = faces.seen.nonzero()[:, 0][: options.learn_frames]
         if not len(shown):
@@ -208,10 +217,10 @@ class _Fitter:
         inside = cut.face.landmarks(landmarks)
         seen = fit(inside, person)
         if not options.refine:
-            return _Fitter(person, estimate_appearance(read(cut.face, person, seen)), None)
+            return _Fitter(person, estimate_appearance(read(cut.face, person, seen)), None, notes)
         appearance, seen = learn_by_pixels(cut.face, inside, person, seen)
         eyes = learn_profile(cut.eyes, person, cut.face.leave(seen))
-        return _Fitter(person, appearance, eyes)
+        return _Fitter(person, appearance, eyes, notes)
 
     def fit(self, faces: FaceSequence, cuts: _Cuts) -> Face3D:
         """The next frames."""
@@ -235,9 +244,10 @@ class _Fitter:
         index = known.nonzero()[:, 0]
         return self._filled(made, cuts[index], index) if len(index) else made
 
-    def _filled(self, made: Face3D, cuts: _Cuts, index: Tensor) -> Face3D:
+    def _fitted(self, landmarks_TV3: Tensor, cuts: _Cuts) -> Finding:
+        """The Performance of frames that show the face, their lights, and whether it is it."""
         crops, person = cuts.face, self._person
-        landmarks = crops.landmarks(made.landmarks[index])
+        landmarks = crops.landmarks(landmarks_TV3)
         seen = fit(landmarks, person)
         if self._eyes is not None:
             seen = refine(crops, landmarks, person, seen, self._appearance, before=self._before)
@@ -247,7 +257,14 @@ class _Fitter:
         seen = crops.leave(seen)
         if self._eyes is not None:
             seen = replace(seen, gaze=refine_gaze(cuts.eyes, person, seen, self._eyes))
+        return {"lights": lights, "believed": believed} | seen.tensors()
+
+    def _filled(self, made: Face3D, cuts: _Cuts, index: Tensor) -> Face3D:
+        found = dict(self._notes.once(lambda: self._fitted(made.landmarks[index], cuts)))
+        lights, believed = found.pop("lights"), found.pop("believed")
+        seen = Performance(**found)
         self._before = seen[-1:]
+        self._notes.rest()
 
         def put(into: Tensor, values: Tensor) -> Tensor:
             return into.index_copy(0, index, values.to(into.dtype))

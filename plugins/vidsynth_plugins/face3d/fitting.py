@@ -84,6 +84,10 @@ class Performance:
             self.gaze[key],
         )
 
+    def tensors(self) -> dict[str, Tensor]:
+        """By name, as the constructor takes them."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
     @staticmethod
     def concat(parts: list[Performance]) -> Performance:
         names = Performance.__slots__

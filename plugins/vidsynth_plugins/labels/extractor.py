@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,6 +17,7 @@ from vidsynth.clip import Clip
 from vidsynth.conditioning import VOID, LabelMaps
 from vidsynth.errors import BadOption
 from vidsynth.kinds import Extractor, Given
+from vidsynth.notes import Finding, Notes
 from vidsynth_plugins.labels.files import read_maps
 from vidsynth_plugins.labels.palettes import load_palette
 from vidsynth_plugins.labels.segmenters import Segmenter
@@ -99,14 +101,15 @@ class LabelExtractor(Extractor):
                 "makes them with -s extractor.model ('person', or one of transformers)"
             )
         classes, num_classes = None, 0
+        # Telling people takes less time than noting where they are.
+        notes = Notes() if self.options.model == "person" else self.notes
         with ExitStack() as opened:
             for clip in clips:
                 if classes is None:  # models load when there is something to look at
                     classes, num_classes = self._open(opened)
-                maps = torch.empty(len(clip), clip.height, clip.width, dtype=torch.uint8)
-                for frame, out in zip(clip.frames.cpu(), maps, strict=True):
-                    out.copy_(classes(frame))
+                maps = notes.once(partial(_maps, clip, classes))["maps"]
                 yield LabelMaps(labels=maps, num_classes=num_classes)
+                notes.rest()
 
     def _open(self, opened: ExitStack) -> tuple[_Classes, int]:
         """What tells the classes of a frame, and how many there are."""
@@ -122,3 +125,11 @@ class LabelExtractor(Extractor):
             return torch.from_numpy(likely)
 
         return people, 2
+
+
+def _maps(clip: Clip, classes: _Classes) -> Finding:
+    """The classes of each pixel of each frame."""
+    maps = torch.empty(len(clip), clip.height, clip.width, dtype=torch.uint8)
+    for frame, out in zip(clip.frames.cpu(), maps, strict=True):
+        out.copy_(classes(frame))
+    return {"maps": maps}
