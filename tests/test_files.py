@@ -4,9 +4,11 @@ import errno
 import os
 
 import pytest
+import torch
+from safetensors import safe_open
 
 from vidsynth.errors import CannotWrite, UnsupportedVideo
-from vidsynth.files import cache_folder, cache_key, cannot_write, writing
+from vidsynth.files import cache_folder, cache_key, cannot_write, save_tensors, writing
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path):
@@ -71,3 +73,17 @@ def test_the_cache_can_be_moved(tmp_path, monkeypatch):
 def test_keys_follow_from_values_alone():
     assert cache_key({"a": 1, "b": 2}, None) == cache_key({"b": 2, "a": 1}, None)
     assert cache_key(1) != cache_key("1")
+
+
+def test_a_file_of_tensors_has_the_bytes_that_follow_from_what_it_holds(tmp_path):
+    tensors = {"b": torch.arange(3), "a": torch.rand(2, 2)}
+    told = {name: f'{name} \u00e9 "quoted"' for name in "zyxwvu"}
+    written = set()
+    for number in range(8):
+        path = tmp_path / f"{number}.safetensors"
+        save_tensors(path, tensors, told)
+        written.add(path.read_bytes())
+        with safe_open(path, "pt") as file:
+            assert file.metadata() == told
+            assert all(torch.equal(file.get_tensor(name), tensors[name]) for name in tensors)
+    assert len(written) == 1

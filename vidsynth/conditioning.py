@@ -16,6 +16,7 @@ from vidsynth import bodies, correspondence, drawing, faces
 from vidsynth.checksums import checksum
 from vidsynth.correspondence import Head, Warp
 from vidsynth.errors import UnsupportedVideo
+from vidsynth.files import save_tensors
 
 # T frames, P persons, K keypoints, C channels, H, W pixels
 
@@ -156,12 +157,10 @@ class Conditioning(ABC):
 
     def save(self, path: Path, **extra: str) -> None:
         """Write a .safetensors file; `extra` strings go into its metadata."""
-        from safetensors.torch import save_file
-
         tensors, plain = self.packed()
         told = {"kind": self.kind, "plain": json.dumps(plain)}
         told["checksum"] = checksum([sorted(tensors.items()), told["plain"]])
-        save_file(tensors, path, {**told, **extra})
+        save_tensors(path, tensors, {**told, **extra})
 
     @classmethod
     def load(cls, path: Path) -> Self:

@@ -10,13 +10,16 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vidsynth import __version__, locks
 from vidsynth.errors import CannotWrite, OutputExists, VidsynthError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def cache_folder(*parts: str) -> Path:
@@ -103,6 +106,22 @@ def writing(path: Path, *, keep: Path | None = None) -> Iterator[Path]:
     finally:
         os.close(handle)
         temporary.unlink(missing_ok=True)
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], told: Mapping[str, str]) -> None:
+    """Write a .safetensors file, whose bytes follow from what it holds: the library itself leaves
+    the order of what is told to chance."""
+    from safetensors.torch import save_file
+
+    save_file(dict(tensors), path, dict(told))
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(text) <= size:
+            file.seek(8)
+            file.write(text.ljust(size))
 
 
 def is_temporary(path: Path) -> bool:

@@ -12,12 +12,11 @@ from itertools import groupby
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from vidsynth.checksums import checksum
 from vidsynth.errors import CannotWrite
-from vidsynth.files import make_folder, writing
+from vidsynth.files import make_folder, save_tensors, writing
 
 Finding = Mapping[str, Tensor]
 
@@ -105,7 +104,7 @@ def _write(path: Path, findings: list[Finding]) -> None:
         for number, finding in enumerate(findings)
         for name, tensor in finding.items()
     }
-    save_file(named, path, {"findings": str(len(findings)), "checksum": checksum(named)})
+    save_tensors(path, named, {"findings": str(len(findings)), "checksum": checksum(named)})
 
 
 def _findings(path: Path) -> list[Finding] | None:
