@@ -63,7 +63,8 @@ class Settings:
     """What is trained, for how long, and how it is judged."""
 
     size: int = 32
-    minutes: float = 12.0
+    num_frames: int = 12
+    minutes: float = 15.0
     """Of each arm."""
     steps: int | None = None
     """Instead of a time."""
@@ -83,9 +84,10 @@ class Settings:
 
 def bench(asked: Asked) -> Iterator[Row]:
     """Class, variety and length of made clips; what each discriminator is good for; a step."""
-    settings = Settings(model=asked.subject, size=asked.size or 32)
+    size = asked.size or 32
+    settings = Settings(model=asked.subject, size=size, num_frames=12 if size < 64 else 16)
     if asked.full:
-        settings = replace(settings, arms=tuple(ARMS), minutes=40.0, judged_clips=64)
+        settings = replace(settings, arms=tuple(ARMS), judged_clips=64)
     yield from measured(settings, devices.choose(asked.device), asked.reporter)
 
 
@@ -133,7 +135,12 @@ def _recipe(settings: Settings, changes: Mapping[str, Any]) -> Recipe:
             "size": settings.size,
             "clips": {"classes": list(settings.classes)},
             # Clips of the world are plenty: nothing is learnt by heart.
-            "generator": {"augment": [], **(settings.generator or {}), **changes},
+            "generator": {
+                "num_frames": settings.num_frames,
+                "augment": [],
+                **(settings.generator or {}),
+                **changes,
+            },
         }
     )
 
