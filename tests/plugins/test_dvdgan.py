@@ -311,6 +311,41 @@ def test_a_longer_clip_begins_like_a_shorter_one():
     assert (frames_of(made, (5,)).int() - frames_of(made, (20,))[:5].int()).abs().max() <= 1
 
 
+@pytest.mark.parametrize("noise_per", ["clip", "frame"])
+def test_after_a_run_up_clips_are_judged_from_where_a_film_has_come_to(noise_per):
+    rule = objective(run_up=7, noise_per=noise_per)
+    for step in range(3):
+        train_step(rule, batch(), Run(step=step), Processes())
+    rule.network.eval()
+    shares = batch().maps_BTCHW.mean(dim=(1, 3, 4))[:, None]
+    for seed in (1, 2, 3):
+        torch.manual_seed(seed)
+        made = rule.make(batch())
+        torch.manual_seed(seed)
+        before = int(torch.randint(8, ()))
+        noise = torch.randn(4, before + 5 if noise_per == "frame" else 1, 8)
+        film, _ = rule.network(noise, shares, before + 5)
+        torch.testing.assert_close(made, film[:, before:], rtol=1e-4, atol=1e-5)
+
+
+def test_nothing_is_learnt_from_the_run_up(monkeypatch):
+    rule = objective(run_up=7)
+    seen: list[tuple[int, bool]] = []
+    forward = rule.network.forward
+
+    def noted(noise, shares, num_frames, memory=None):
+        seen.append((num_frames, torch.is_grad_enabled()))
+        return forward(noise, shares, num_frames, memory)
+
+    monkeypatch.setattr(rule.network, "forward", noted)
+    for seed in range(12):
+        torch.manual_seed(seed)
+        rule.make(batch())
+    lengths = {frames for frames, learnt in seen if not learnt}
+    assert lengths <= set(range(1, 8)) and len(lengths) > 3
+    assert [frames for frames, learnt in seen if learnt] == [5] * 12
+
+
 def test_only_memory_or_noise_makes_frames_differ():
     still = frames_of(trained(recurrence="none", statistics="clip"), (4,)).int()
     assert (still - still[:1]).abs().max() <= 1
@@ -417,6 +452,11 @@ def test_channels_double_up_to_eight_times():
 def test_too_small_a_picture_is_refused():
     with pytest.raises(BadOption, match="16 pixels each way"):
         plugin().objective(VideoSpec(height=8, width=8, fps=Fraction(12)))
+
+
+def test_a_run_up_of_less_than_nothing_is_refused():
+    with pytest.raises(ValueError, match="run_up"):
+        DVDGANOptions(run_up=-1)
 
 
 def test_weights_of_other_options_are_refused():

@@ -23,7 +23,8 @@ class DVDGANObjective(Objective):
     """Phases "G", every `d_steps` steps, and "D".
 
     Made and real clips are judged in one pass, which serves both phases where both are due. Each
-    network is run once a step, so that its weights' norms are followed by one iteration a step.
+    network is run once a step (the generator twice where there is a run-up), so that its weights'
+    norms are followed by one iteration a step.
     """
 
     def __init__(self, options: DVDGANOptions, network: VideoGenerator, *, classes: int) -> None:
