@@ -124,7 +124,7 @@ class Collapsing(TinyObjective):
     def losses(self, phase, batch, step):
         losses = super().losses(phase, batch, step)
         if phase == self.side and self.since <= self.calls < self.until:
-            factor = {"G": 50.0, "D": 1e-9}[phase]
+            factor = {"G": 500.0, "D": 1e-9}[phase]
             losses = {name: factor * value for name, value in losses.items()}
         return losses
 
@@ -176,6 +176,16 @@ def test_noisy_and_slowly_falling_losses_are_no_collapse():
         level = 0.02 + 0.98 * 0.998**step
         watch = watching.watched(watch, {"G/a": level * wobble, "D/a": level * wobble}, "G")
         assert watching.collapse(watch, "G") is None
+
+
+@pytest.mark.parametrize(("risen", "collapsed"), [(1.1, False), (9.0, True)])
+def test_a_hinge_loss_may_wander_about_its_zero_but_not_run_away(risen, collapsed):
+    watch: dict[str, float] = {}
+    for step in range(1500):
+        level = 0.4 + (0.14 - 0.4) * min(step, 500) / 500  # down, and up again
+        level = level if step < 500 else 0.14 + (risen - 0.14) * min(1, (step - 500) / 300)
+        watch = watching.watched(watch, {"G/spatial": level, "D/real": 0.9, "D/made": 1.1}, "G")
+    assert (watching.collapse(watch, "G") is not None) is collapsed
 
 
 def test_a_full_disk_ends_the_training_and_harms_no_checkpoint(tmp_path):

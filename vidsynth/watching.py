@@ -21,6 +21,9 @@ VANISHED = 1e-4
 """Of where it began: a discriminator's losses below this teach nothing."""
 RISEN = 4.0
 """Times their lowest level, and above where they began: a generator's losses have come apart."""
+FLOOR = 0.5
+"""Of the level at which the discriminators' losses began: the least that a generator's lowest level
+counts as. An adversarial loss may have no zero (a hinge's has none), so that times say nothing."""
 PATIENCE = 200
 """Steps that either must last."""
 
@@ -36,7 +39,8 @@ def watched(before: Watch, losses: Mapping[str, float], generator: str) -> dict[
         generator: the phase that trains it; the others are taken for discriminators.
     """
     after = dict(before)
-    for phase in dict.fromkeys(name.split("/")[0] for name in losses):
+    phases = list(dict.fromkeys(name.split("/")[0] for name in losses))
+    for phase in phases:
         terms = [value for name, value in losses.items() if name.split("/")[0] == phase]
         now, known = sum(terms), f"{phase}/terms"
         if after.get(known) != len(terms):  # a term joined or left: levels begin anew
@@ -51,7 +55,8 @@ def watched(before: Watch, losses: Mapping[str, float], generator: str) -> dict[
         lowest = min(after[f"{phase}/lowest"], level)
         start = after[f"{phase}/start"]
         if phase == generator:
-            bad = start > 0 and level > 1.5 * start and level > RISEN * lowest
+            judged = sum(before.get(f"{p}/start", 0.0) for p in phases if p != generator)
+            bad = start > 0 and level > 1.5 * start and level > RISEN * max(lowest, FLOOR * judged)
         else:
             bad = start > 0 and level < VANISHED * start
         streak = after[f"{phase}/streak"] + 1 if bad else 0
