@@ -114,6 +114,14 @@ def test_a_full_disk_ends_the_notes_and_not_the_work(tmp_path: Path) -> None:
     assert found_up_to(20, tmp_path / "n") == 20
 
 
+@pytest.fixture
+def film(tmp_path: Path) -> Path:
+    path, pts = tmp_path / "film.mp4", torch.arange(NUM_FRAMES) / 25.0
+    clip = Clip(torch.zeros(NUM_FRAMES, 3, 32, 32, dtype=torch.uint8), pts.double())
+    video.write_video(path, iter([Chunk(clip.pts, clip)]), fps=Fraction(25))
+    return path
+
+
 class Slow(Extractor):
     """One class, whose number is how many frames came before; stops where it is told to."""
 
@@ -138,22 +146,32 @@ class Slow(Extractor):
 
 
 def test_a_tracking_that_broke_off_goes_on_behind_its_notes(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, film: Path
 ) -> None:
-    path, pts = tmp_path / "film.mp4", torch.arange(NUM_FRAMES) / 25.0
-    clip = Clip(torch.zeros(NUM_FRAMES, 3, 32, 32, dtype=torch.uint8), pts.double())
-    video.write_video(path, iter([Chunk(clip.pts, clip)]), fps=Fraction(25))
     monkeypatch.setattr(Slow, "looked", 0)
     monkeypatch.setattr(Slow, "stop_at", 30)
     with pytest.raises(KeyboardInterrupt):
-        tracking.track(path, Slow(), identity={"slow": 1})
+        tracking.track(film, Slow(), identity={"slow": 1})
     already = Slow.looked
     assert already >= 24
     monkeypatch.setattr(Slow, "stop_at", None)
-    tracked = tracking.track(path, Slow(), identity={"slow": 1})
+    tracked = tracking.track(film, Slow(), identity={"slow": 1})
     assert isinstance(tracked.signal, LabelMaps)
     frames = len(tracked.pts)
     assert tracked.signal.labels[:, 0, 0].tolist() == list(range(frames))
     assert Slow.looked == frames > already
-    left = tracking.cache_folder("tracking notes")
+    left = tracking.cache_folder(tracking.NOTES)
     assert not list(left.iterdir())
+
+
+def test_notes_of_a_tracking_that_was_killed_when_it_was_done_go(
+    monkeypatch: pytest.MonkeyPatch, film: Path
+) -> None:
+    monkeypatch.setattr(Slow, "looked", 0)
+    left = tracking.cache_folder(tracking.NOTES)
+    with monkeypatch.context() as patch:
+        patch.setattr("vidsynth.kept.shutil.rmtree", lambda *_, **__: None)  # killed before this
+        tracking.track(film, Slow(), identity={"slow": 2})
+    assert list(left.rglob("*.safetensors"))
+    tracking.track(film, Slow(), identity={"slow": 2})
+    assert Slow.looked == NUM_FRAMES and not list(left.iterdir())

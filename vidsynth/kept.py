@@ -113,6 +113,13 @@ def unfinished(what: str, *follow_from: Any) -> Iterator[Path | None]:
         yield None
 
 
+def forget(what: str, *follow_from: Any) -> None:
+    """Clear away what a process that was killed at the very end left of work that is done."""
+    if (cache_folder(what) / cache_key(*follow_from)).exists():
+        with unfinished(what, *follow_from):
+            pass
+
+
 @contextmanager
 def kept_frames(*follow_from: Any) -> Iterator[KeptFrames | None]:
     """What is kept of the rendering that follows from these JSON-able values, as `unfinished`."""

@@ -21,7 +21,7 @@ from vidsynth import options, stream, video
 from vidsynth.conditioning import Conditioning, FaceSequence
 from vidsynth.errors import NoSubjectFound, VidsynthError
 from vidsynth.files import cache_folder, cache_key, writing
-from vidsynth.kept import unfinished
+from vidsynth.kept import forget, unfinished
 from vidsynth.kinds import Extractor
 from vidsynth.notes import Notes
 from vidsynth.report import Reporter
@@ -31,6 +31,8 @@ from vidsynth.subject import PluginRef, build_extractor
 
 # N frames of the video
 
+NOTES = "tracking notes"
+"""Folder of the cache."""
 TRACKING_PX = 720
 """Trackers get frames whose shorter side is at most this; they scale down to 256 themselves."""
 
@@ -110,6 +112,7 @@ def track(
                 pts = torch.tensor(json.loads(file.metadata()["pts"]), dtype=torch.float64)
             signal = extractor.produces.load(stored)
             if len(signal) == len(pts):
+                forget(NOTES, key)
                 return Tracked(path=path, signal=signal, pts=pts)
         except (OSError, SafetensorError, KeyError, TypeError, ValueError, VidsynthError):
             pass
@@ -124,7 +127,7 @@ def track(
         kept.extend(chunk.with_clip(None) for chunk in chunks)
 
     reporter, warnings = reporter or Reporter(), list(info.notes)
-    with unfinished("tracking notes", key) as folder:
+    with unfinished(NOTES, key) as folder:
         extractor.notes = Notes(folder)
         if extractor.notes.begun:
             reporter.say(f"tracking {path.name}: going on with what was noted before")

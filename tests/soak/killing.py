@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from torch import Tensor
 
 import vidsynth.jobs  # noqa: F401
 import vidsynth_plugins.pix2pixhd.objective  # noqa: F401
-from vidsynth import kept, registry
+from vidsynth import kept, notes, registry
 from vidsynth.cli import main
 from vidsynth.clip import Clip
 from vidsynth.conditioning import Conditioning, LabelMaps
@@ -37,6 +38,7 @@ from vidsynth.kinds import Extractor
 ENDS = ("kill", "power", "term", "int", "clock")
 STEPS = 6
 LOG = "log.txt"
+LOOKED = "looked at a clip"
 RECIPE = """
 summary = "A square that is driven by a square."
 size = 32
@@ -69,7 +71,7 @@ class NoOptions:
 
 
 class SquareExtractor(Extractor):
-    """Where the picture is brighter than grey: label 1."""
+    """Where the picture is brighter than grey: label 1. It notes that, and logs each look."""
 
     Options = NoOptions
     paper = ""
@@ -78,8 +80,14 @@ class SquareExtractor(Extractor):
 
     def extract(self, clips: Iterator[Clip]) -> Iterator[Conditioning]:
         for clip in clips:
-            labels: Tensor = (clip.frames[:, 0] > 160).to(torch.uint8)
+            labels = self.notes.once(partial(_looked, clip))["labels"]
             yield LabelMaps(labels=labels, num_classes=2)
+            self.notes.rest()
+
+
+def _looked(clip: Clip) -> dict[str, Tensor]:
+    print(LOOKED, file=sys.stderr)
+    return {"labels": (clip.frames[:, 0] > 160).to(torch.uint8)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +202,7 @@ def run(folder: str, end: End | None, count_to: Any = None) -> None:
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     kept.WORTH = float("inf")
+    notes.EVERY = 0.0
     fate = Fate(place, end)
     sys.addaudithook(fate)
     if end and end.how == "clock":

@@ -17,10 +17,10 @@ import av
 import killing
 import pytest
 import torch
-from killing import ENDS, End, Fate
+from killing import ENDS, LOOKED, End, Fate
 from safetensors import safe_open
 
-from vidsynth import stages, video
+from vidsynth import stages, tracking, video
 from vidsynth.clip import Clip
 from vidsynth.files import writing
 from vidsynth.stream import Chunk
@@ -103,20 +103,24 @@ def _plain(value: object) -> object:
 def left_over(folder: Path) -> list[str]:
     """Temporary files and locks; the part of a film that Ctrl-C kept is the user's."""
     names = [p for p in folder.rglob("*") if p.name.startswith(".")]
-    rendering = folder / "cache/rendering"
-    names += list(rendering.iterdir()) if rendering.exists() else []
+    for unfinished in (folder / "cache/rendering", folder / "cache" / tracking.NOTES):
+        names += list(unfinished.iterdir()) if unfinished.exists() else []
     return [str(p.relative_to(folder)) for p in names]
 
 
-def progress(folder: Path) -> tuple[int, int]:
-    """Steps and frames that are safe by now."""
+def progress(folder: Path) -> tuple[int, int, int]:
+    """Steps, frames and clips looked at that are safe by now."""
     state = folder / "subject/training/state.pt"
     steps = torch.load(state, weights_only=True)["step"] if state.exists() else 0
     chunks = 0
     for memory in (folder / "cache").glob("rendering/*/memory.safetensors"):
         with safe_open(memory, "pt") as file:  # a chunk counts when what follows it is known
             chunks = int(file.metadata()["chunks"])
-    return steps, chunks * stages.CHUNK
+    looked = 0
+    for page in (folder / "cache" / tracking.NOTES).rglob("[0-9]*.safetensors"):
+        with safe_open(page, "pt") as file:
+            looked += int(file.metadata()["findings"])
+    return steps, chunks * stages.CHUNK, looked
 
 
 def test_a_job_that_is_killed_anywhere_ends_like_one_that_was_not(
@@ -144,7 +148,7 @@ def test_a_job_that_is_killed_anywhere_ends_like_one_that_was_not(
             safe, before = progress(folder), len(said(folder)) if killed and code != 1 else 0
             code = attempt(folder, end if sum(killed.values()) < wanted else None)
             assert code in (0, 130, -signal.SIGKILL), f"{end}: {code}; {said(folder)[-3000:]}"
-            check_what_was_repeated(folder, safe, said(folder)[before:])
+            check_what_was_repeated(safe, said(folder)[before:], said(whole).count(LOOKED))
             killed[how] += code != 0
         assert made(folder) == truth, f"life {lives} after {killed}"
         assert not left_over(folder), left_over(folder)
@@ -175,9 +179,10 @@ def test_a_power_cut_spares_what_was_told_to_the_disk_and_not_the_rest(tmp_path:
     assert lost["content"] > 10 and 0 < lost["name"] < 20
 
 
-def check_what_was_repeated(folder: Path, safe: tuple[int, int], words: str) -> None:
-    """What was safe when a run began is gone on with."""
-    steps, frames = safe
+def check_what_was_repeated(safe: tuple[int, int, int], words: str, looks: int) -> None:
+    """What was safe when a run began is gone on with; a whole run takes so many looks."""
+    steps, frames, looked = safe
+    assert words.count(LOOKED) <= looks - looked, words
     went_on = re.findall(r"going on from step (\d+)", words)
     assert all(int(step) >= steps for step in went_on), words
     frames_kept = re.findall(r"(\d+) frames are made already", words)
