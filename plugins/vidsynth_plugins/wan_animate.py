@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -24,8 +23,7 @@ from vidsynth.stream import Chunk
 from vidsynth_plugins.text2video import folder, opening
 from vidsynth_plugins.text2video.families import ANIMATORS
 from vidsynth_plugins.text2video.generator import as_frames, called
-from vidsynth_plugins.text2video.memory import Offload
-from vidsynth_plugins.text2video.options import Text2VideoOptions
+from vidsynth_plugins.text2video.options import PipelineOptions
 
 # T frames, H, W pixels
 
@@ -33,7 +31,7 @@ MODEL = "Wan-AI/Wan2.2-Animate-14B-Diffusers"
 
 
 @dataclass(frozen=True, kw_only=True)
-class WanAnimateOptions:
+class WanAnimateOptions(PipelineOptions):
     """Which model, and how it animates.
 
     Attributes:
@@ -45,15 +43,6 @@ class WanAnimateOptions:
         overlap: frames of one segment that the next begins with: 1, or 5 for calmer seams.
         steps: of denoising each segment.
         guidance: how much the prompt counts; above 1 each step takes twice as long.
-        scheduler: how it denoises: euler, unipc or dpm; empty for the model's own.
-        lora: a LoRA for the model, in safetensors.
-        lora_weight: how much the LoRA counts.
-        precision: of the weights: auto is bf16 where that is fast and fp32 elsewhere; fp16 for
-            GPUs.
-        offload: what waits in the machine's own memory until its turn: auto (only what must), none,
-            model (whole parts) or sequential (single layers, slow).
-        tiling: decode the film tile by tile, which takes less memory: auto (large films), on, off.
-        device: where it computes: auto, cpu, cuda, cuda:1 or mps.
     """
 
     model: str = MODEL
@@ -64,13 +53,6 @@ class WanAnimateOptions:
     overlap: int = 1
     steps: int = 20
     guidance: float = 1.0
-    scheduler: str = ""
-    lora: Path | None = None
-    lora_weight: float = 1.0
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    offload: Offload = "auto"
-    tiling: Literal["auto", "on", "off"] = "auto"
-    device: str = "auto"
 
     def __post_init__(self) -> None:
         if self.segment < 5 or self.segment % 4 != 1:
@@ -82,18 +64,6 @@ class WanAnimateOptions:
             raise ValueError(f"steps must be at least 1; got {self.steps}")
         if self.area < 256:
             raise ValueError(f"area must be at least 256 pixels; got {self.area}")
-
-    def opening(self) -> Text2VideoOptions:
-        """What opening a pipeline takes of this."""
-        return Text2VideoOptions(
-            model=self.model,
-            scheduler=self.scheduler,
-            lora=self.lora,
-            lora_weight=self.lora_weight,
-            precision=self.precision,
-            offload=self.offload,
-            device=self.device,
-        )
 
 
 class WanAnimate(PretrainedGenerator):
@@ -163,10 +133,9 @@ class WanAnimate(PretrainedGenerator):
         if self._pipeline is None:
             whole = folder.fetch(self._looked())
             with torch.inference_mode(False):  # weights outlive the caller's inference mode
-                opened = opening.open_pipeline(
-                    whole, self.options.opening(), devices.choose(self.options.device)
-                )
-                self._pipeline = opened.pipeline
+                device = devices.choose(self.options.device)
+                kind = opening.pipeline_class(whole, has_image=False)
+                self._pipeline = opening.open_pipeline(whole, kind, self.options, device).pipeline
         return self._pipeline
 
     def _made(self, told: Animation, rng: torch.Generator) -> Tensor:

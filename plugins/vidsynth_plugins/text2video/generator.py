@@ -122,7 +122,8 @@ class Text2Video(PretrainedGenerator):
             if self._opened is None:
                 whole = folder.fetch(self._looked(), self.options.motion)
                 device = devices.choose(self.options.device)
-                self._opened = opening.open_pipeline(whole, self.options, device)
+                kind = opening.pipeline_class(whole, self.options.image is not None)
+                self._opened = opening.open_pipeline(whole, kind, self.options, device)
             kind = opening.pipeline_class(self._looked(), picture)
             self._opened = self._opened.as_kind(kind)
         return self._opened.pipeline

@@ -13,7 +13,7 @@ from vidsynth import devices
 from vidsynth.errors import BadOption, BadWeights, MissingWeights
 from vidsynth_plugins.text2video.folder import ModelFolder
 from vidsynth_plugins.text2video.memory import Placing, place
-from vidsynth_plugins.text2video.options import Text2VideoOptions
+from vidsynth_plugins.text2video.options import PipelineOptions
 
 LARGE = 25_000_000
 """Pixels of a whole film: decoding more at once takes more memory than all else (diffusers'
@@ -76,15 +76,16 @@ class Opened:
         return Opened(_placed(pipeline, self.placing, self.device), self.placing, self.device)
 
 
-def open_pipeline(model: ModelFolder, options: Text2VideoOptions, device: torch.device) -> Opened:
-    """The pipeline of a model.
+def open_pipeline(
+    model: ModelFolder, kind: str, options: PipelineOptions, device: torch.device
+) -> Opened:
+    """The pipeline of a model; `kind` is its class in diffusers, as of `pipeline_class`.
 
     Raises:
         DeviceUnavailable: it does not fit into the memory that is there, told before it is read.
         BadOption: an option that this pipeline has not.
         BadWeights, MissingWeights: files that cannot be used.
     """
-    kind = pipeline_class(model, options.image is not None)
     scheduler = _scheduler_class(model, options.scheduler)
     dtype = precision_on(device, options.precision)
     counted = model.parameters()

@@ -12,19 +12,11 @@ MODEL = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Text2VideoOptions:
-    """Which model, and how it makes films.
+class PipelineOptions:
+    """Which pipeline of diffusers, and how it is opened.
 
     Attributes:
         model: a pipeline of diffusers: a folder, or OWNER/NAME on huggingface.co.
-        motion: AnimateDiff's motion adapter, in the same way, for a model that makes pictures.
-        image: a picture that the film starts from, where the model takes one.
-        window: frames that are made together; a longer film goes on from the last frame of what is
-            made already, where the model can start from a picture. 0 makes all at once, or all of
-            one prompt.
-        negative: what the film shall not show.
-        steps: of denoising; as many as the pipeline takes by itself where none is given.
-        guidance: how much the prompt counts; the pipeline's own where none is given.
         scheduler: how it denoises: euler, unipc, dpm, ddim or lcm, as far as the model takes them;
             empty for the model's own.
         lora: a LoRA for the model, in safetensors.
@@ -38,12 +30,6 @@ class Text2VideoOptions:
     """
 
     model: str = MODEL
-    motion: str = ""
-    image: Path | None = None
-    window: int = 0
-    negative: str = ""
-    steps: int | None = None
-    guidance: float | None = None
     scheduler: str = ""
     lora: Path | None = None
     lora_weight: float = 1.0
@@ -51,6 +37,29 @@ class Text2VideoOptions:
     offload: Offload = "auto"
     tiling: Literal["auto", "on", "off"] = "auto"
     device: str = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Text2VideoOptions(PipelineOptions):
+    """Which model, and how it makes films.
+
+    Attributes:
+        motion: AnimateDiff's motion adapter, in the same way, for a model that makes pictures.
+        image: a picture that the film starts from, where the model takes one.
+        window: frames that are made together; a longer film goes on from the last frame of what is
+            made already, where the model can start from a picture. 0 makes all at once, or all of
+            one prompt.
+        negative: what the film shall not show.
+        steps: of denoising; as many as the pipeline takes by itself where none is given.
+        guidance: how much the prompt counts; the pipeline's own where none is given.
+    """
+
+    motion: str = ""
+    image: Path | None = None
+    window: int = 0
+    negative: str = ""
+    steps: int | None = None
+    guidance: float | None = None
 
     def __post_init__(self) -> None:
         if self.steps is not None and self.steps < 1:
