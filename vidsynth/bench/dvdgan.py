@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from vidsynth import devices
 from vidsynth.bench import Asked, Row
 from vidsynth.bench.clip_judge import REAL_SEEDS, Jury, Subject, Verdict, motion, train_judge
+from vidsynth.bench.likeness import sharpness
 from vidsynth.bench.material import FPS, parameters, place, workshop
 from vidsynth.bench.measure import Clock, interleaved, milliseconds, speed_up
 from vidsynth.choosing import resolved_generator
@@ -87,7 +88,7 @@ def bench(asked: Asked) -> Iterator[Row]:
     size = asked.size or 32
     settings = Settings(model=asked.subject, size=size, num_frames=12 if size < 64 else 16)
     if asked.full:
-        settings = replace(settings, arms=tuple(ARMS), judged_clips=64)
+        settings = replace(settings, arms=tuple(ARMS), minutes=15.0 if size < 64 else 40.0)
     yield from measured(settings, devices.choose(asked.device), asked.reporter)
 
 
@@ -185,8 +186,11 @@ def _model_rows(
     yield Row(name=f"{name}: minutes of training", value=model.card.seconds / 60, unit="min")
     num_frames = jury.subject.num_frames
     long = _made(model, jury.subject.names, LONGER * num_frames, settings.judged_clips, device)
-    verdict = jury.of({n: clips[:, :num_frames] for n, clips in long.items()})
+    first = {n: clips[:, :num_frames] for n, clips in long.items()}
+    verdict = jury.of(first)
     yield from _verdict_rows(name, verdict, has_goals=True)
+    every = [torch.cat(list(of.values())).flatten(0, 1) for of in (first, jury.real)]
+    yield Row(name=f"{name}: sharpness over that of real clips", value=sharpness(*every), unit="x")
     yield Row(
         name=f"{name}: Frechet distance over that of real clips to real clips",
         value=verdict.frechet / max(floor.frechet, 1e-9),
