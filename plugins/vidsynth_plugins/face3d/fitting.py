@@ -36,8 +36,11 @@ SKIN, OUTLINE, NOSE_TRUST = 0.02, 0.002, 0.3
 and lips counts 1."""
 NOSE = (*faces.NOSE_BRIDGE, *faces.NOSTRILS, 19, 94, 44, 274, 45, 275, 220, 440, 48, 278, 64, 294)
 DEPTH_WEIGHT = 0.1
-"""How much the trackers' z counts against x and y: it is a guess of a network. At a tenth of this
-heads point less far astray as a whole, but turn less truly from frame to frame."""
+"""How much the trackers' z counts against x and y. It is a guess of a network: how a head points
+as a whole is learnt without it, and then it helps to tell how the head turns from frame to frame,
+less what is the same in all frames (`Person.depth`)."""
+DEPTH_CALM = 8.0
+"""How much no such correction of z counts, where a frame that shows it counts 1."""
 CALM = 0.4
 """Weight of the square of a coefficient, where that of a point's distance in centimetres is 1."""
 STIFF, LOOSE = 0.1, 0.02
@@ -58,6 +61,9 @@ class Person:
     """(468, 3) float64 centimetres: the face at rest."""
     basis: Tensor
     """(E, 478, 3) float64 centimetres: how EXPRESSIONS move it."""
+    depth: Tensor | None = None
+    """(468, 3) float64 centimetres: what the trackers' z, and z alone, shows of each point beyond
+    where it is; None for nothing."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,24 +122,30 @@ def learn(landmarks_TV3: Tensor, *, rounds: int = 5) -> Person:
     person = Person(canonical, expression_basis(canonical))
     landmarks = landmarks_TV3.double()
     for n in range(rounds):
-        seen = fit(landmarks, person, rounds=4 if n == 0 else 2)
+        seen = fit(landmarks, person, rounds=4 if n == 0 else 2, depth_weight=0.0)
         shape, *_ = upright(_reshaped(landmarks, person, seen, canonical, stiffness=STIFF))
         person = Person(shape, expression_basis(shape))
     # Axes and size are those of the stiff shape, which the trackers' errors have bent less.
-    seen = fit(landmarks, person)
+    seen = fit(landmarks, person, depth_weight=0.0)
     shape = _reshaped(landmarks, person, seen, canonical, stiffness=LOOSE, least_trust=LEAST_TRUST)
     person = Person(shape, expression_basis(shape))
-    seen = fit(landmarks, person)
+    seen = fit(landmarks, person, depth_weight=0.0)
+    depth = _depth_beyond(landmarks, person, seen)
     rest = seen.expression.quantile(0.05, dim=0).clamp(min=0)
     for index, name in enumerate(EXPRESSIONS):
         if name.endswith("_side") or name.startswith("blink"):
             rest[index] = seen.expression[:, index].median()
     shape = person.shape + torch.einsum("e,evc->vc", rest, person.basis[:, :NUM_MESH])
-    return Person(shape, expression_basis(shape))
+    return Person(shape, expression_basis(shape), depth)
 
 
 def fit(
-    landmarks_TV3: Tensor, person: Person, *, rounds: int = 4, start: Performance | None = None
+    landmarks_TV3: Tensor,
+    person: Person,
+    *,
+    rounds: int = 4,
+    start: Performance | None = None,
+    depth_weight: float = DEPTH_WEIGHT,
 ) -> Performance:
     """Pose, expression and gaze of each frame, from its landmarks alone.
 
@@ -142,25 +154,34 @@ def fit(
         person: whose face it is.
         rounds: of Gauss-Newton.
         start: where to begin, by default from the rigid pose and the face at rest.
+        depth_weight: how much z counts against x and y.
     """
     landmarks = landmarks_TV3.double()
     seen = start or _at_rest(landmarks)
     for _ in range(rounds):
-        matrix, vector = normal_equations(landmarks, person, seen)
+        matrix, vector = normal_equations(landmarks, person, seen, depth_weight=depth_weight)
         seen = stepped(seen, torch.linalg.solve(matrix, vector))
     return replace(seen, gaze=_gaze(landmarks, person, seen))
 
 
 def normal_equations(
-    landmarks_TV3: Tensor, person: Person, seen: Performance
+    landmarks_TV3: Tensor,
+    person: Person,
+    seen: Performance,
+    *,
+    depth_weight: float = DEPTH_WEIGHT,
 ) -> tuple[Tensor, Tensor]:
     """(T, P, P) and (T, P) of one Gauss-Newton step on the landmarks and the calm of expressions.
 
     Distances are centimetres of the face, so that large and small faces weigh the same.
     """
     turned, jacobian = jacobian_of(person, seen)
-    residual = _residual(landmarks_TV3[:, :NUM_MESH], seen, turned)
-    weight = _trust().sqrt()
+    shown = turned
+    if person.depth is not None:
+        beyond = person.depth @ seen.rotation.mT
+        shown = turned + torch.nn.functional.pad(beyond[..., 2:], (2, 0))
+    residual = _residual(landmarks_TV3[:, :NUM_MESH], seen, shown)
+    weight = _trust(depth_weight).sqrt()
     rows = (jacobian * weight[..., None]).flatten(1, 2)
     matrix = rows.mT @ rows
     vector = (rows.mT @ (residual * weight).flatten(1, 2)[..., None])[..., 0]
@@ -204,7 +225,7 @@ def stepped(seen: Performance, step_TP: Tensor) -> Performance:
 
 
 @cache
-def _trust() -> Tensor:
+def _trust(depth_weight: float) -> Tensor:
     """(468, 3): how much x, y and z of each landmark count. Lids and lips are found by networks of
     their own, looking closely; the rest is one network's guess, and least sure on plain skin."""
     trust = torch.full((NUM_MESH, 3), SKIN, dtype=torch.float64)
@@ -212,7 +233,7 @@ def _trust() -> Tensor:
     trust[list(NOSE)] = NOSE_TRUST
     sharp = [*EYES[0][0], *EYES[1][0], *faces.LIPS_OUTER, *faces.LIPS_INNER]
     trust[sharp] = 1.0
-    trust[:, 2] *= DEPTH_WEIGHT
+    trust[:, 2] *= depth_weight
     return trust
 
 
@@ -265,18 +286,25 @@ def _reshaped(
     stiffness: float,
     least_trust: float = 0.0,
 ) -> Tensor:
-    """(468, 3): each point by least squares over all frames, about the canonical face."""
+    """(468, 3): each point by least squares of x and y in all frames, about the canonical face."""
     moves = torch.einsum("te,evc->tvc", seen.expression, person.basis[:, :NUM_MESH])
     wanted = _residual(landmarks[:, :NUM_MESH], seen, moves @ seen.rotation.mT)
-    # Depth's mean went with the residual; it belongs to the shape that is looked for.
-    turned = canonical @ seen.rotation.mT
-    wanted[..., 2] += turned[..., 2].mean(dim=1, keepdim=True)
-    weight = _trust().maximum(least_trust * _trust().new_tensor([1.0, 1.0, DEPTH_WEIGHT]))
+    trust = _trust(0.0)
+    weight = trust.maximum(least_trust * trust.new_tensor([1.0, 1.0, 0.0]))
     matrix = torch.einsum("tji,vj,tjk->vik", seen.rotation, weight, seen.rotation)
     vector = torch.einsum("tji,vj,tvj->vi", seen.rotation, weight, wanted)
     stiff = stiffness * len(landmarks)
     matrix = matrix + stiff * torch.eye(3, dtype=matrix.dtype)
     return torch.linalg.solve(matrix, vector + stiff * canonical)
+
+
+def _depth_beyond(landmarks: Tensor, person: Person, seen: Performance) -> Tensor:
+    """(468, 3) as of `Person.depth`: by least squares over all frames, about nothing."""
+    turned, _ = jacobian_of(person, seen)
+    residual = _residual(landmarks[:, :NUM_MESH], seen, turned)[..., 2]
+    towards = seen.rotation[:, 2]
+    matrix = towards.mT @ towards + DEPTH_CALM * torch.eye(3, dtype=towards.dtype)
+    return torch.linalg.solve(matrix, towards.mT @ residual).mT
 
 
 def upright(shape: Tensor) -> tuple[Tensor, Tensor, Tensor, float]:
