@@ -277,7 +277,7 @@ class PlainSchedule:
 
 def _step_rows(settings: Settings, device: torch.device) -> Iterator[Row]:
     """The time of as many steps as bring one of the generator, by the published ratio of 2:1."""
-    recipe = _recipe(settings, {"d_steps": 2, "augment": []})
+    recipe = _recipe(settings, {"d_steps": 2, "augment": [], "run_up": 0})
     reference = resolved_generator(recipe)
     names = settings.classes
     conditions = Conditions(kinds=(ClassLabel,), channels=len(names))
