@@ -136,7 +136,7 @@ def head(module: Sequencer, name: str) -> nn.Conv2d:
 
 def pinned(*, share: float, flow: tuple[float, float] = (0.0, 0.0), **options: Any) -> Sequencer:
     """A noisy network that carries on by this flow, and paints this share (0 or 1)."""
-    made = sequencer(stem="conv7", **options)
+    made = sequencer(stem="conv7", **{"least_paint": 0.0, **options})
     noisy(made)
     for name, values in (("share_head", [1000 * (2 * share - 1)]), ("flow_head", flow)):
         conv = head(made, name)
@@ -166,6 +166,15 @@ def test_where_the_share_of_paint_is_nil_the_frame_before_is_shifted_by_the_flow
 def test_no_flow_and_no_paint_repeat_a_frame_for_ever():
     made = film(pinned(share=0.0), torch.rand(30, 1, CLASSES, 32, 32))
     assert (made[-1].frame - made[0].frame).abs().max() < 1e-3
+
+
+def test_what_is_carried_on_fades_by_the_least_share_of_paint():
+    network, maps = pinned(share=0.0, least_paint=0.25), torch.rand(6, 1, CLASSES, 32, 32)
+    made = film(network, maps)
+    expected = made[0].frame
+    for found in made[1:]:
+        expected = 0.75 * expected + 0.25 * found.raw
+        assert (found.frame - expected).abs().max() < 1e-4
 
 
 def test_where_all_is_paint_nothing_is_carried_on():

@@ -115,6 +115,10 @@ BENCHES = {
         "vidsynth.bench.face3d:bench",
         "Pose, gaze, expression and light of a 3D face, before and after refinement by pixels.",
     ),
+    "portrait": (
+        "vidsynth.bench.portrait:bench",
+        "Held-out faces with and without a 3D model; what its gaze and UV pictures are worth.",
+    ),
     "scale": (
         "vidsynth.bench.scale:bench",
         "What more pixels, frames, samples and processes cost.",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from fractions import Fraction
+from functools import cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +13,7 @@ from torch import Tensor
 
 from vidsynth import registry, weights
 from vidsynth.clip import Clip, VideoSpec
+from vidsynth.conditioning import Conditioning
 from vidsynth.errors import MissingWeights, NotMeasurable
 from vidsynth.kinds import Film, Metric
 from vidsynth.scores import score
@@ -97,8 +100,10 @@ def film_of(name: str, frames: Tensor) -> Film:
     """Frames as metrics see them, at 25 a second."""
     pts = torch.arange(len(frames), dtype=torch.float64) / 25
 
-    def track(extractor: str) -> None:
-        raise NotMeasurable(f"{name} is not tracked; use vidsynth eval for what needs {extractor}")
+    @cache
+    def track(extractor: str) -> Conditioning:
+        plugin: Any = registry.load("extractor", extractor)
+        return plugin.produces.concat(list(plugin().extract(iter([Clip(frames, pts)]))))
 
     spec = VideoSpec(height=frames.shape[2], width=frames.shape[3], fps=Fraction(25))
-    return Film(name, spec, pts, lambda: iter([Clip(frames, pts)]), track)  # pyright: ignore
+    return Film(name, spec, pts, lambda: iter([Clip(frames, pts)]), track)

@@ -1,10 +1,11 @@
 """`vidsynth bench steadiness`: how much a generator's film trembles, frame by frame or in sequence.
 
-A frame-wise network ("frames": the plain recipe, pix2pixHD) and a sequential one ("sequence": the
-steady recipe, vid2vid) train on the same film in turns, each on a clock of its own, and make the
-held-out frames without further steadying. What blurs is steady too, so sharpness stands beside the
-rest, and what real footage gets. Then the one knob that every generator has, on the frame-wise one.
-The full bench also trains the sequential one with parts of it taken out or put in.
+A frame-wise network ("frames": pix2pixHD as in the plain recipe, but shown no other moment than the
+frame's own) and a sequential one ("sequence": the steady recipe, vid2vid) train on the same film in
+turns, each on a clock of its own, and make the held-out frames without further steadying. What
+blurs is steady too, so sharpness stands beside the rest, and what real footage gets. Then the one
+knob that every generator has, on the frame-wise one. The full bench also trains the sequential one
+with parts of it taken out or put in.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from vidsynth.kinds import Metric
 from vidsynth.recipes import load_recipe
 from vidsynth.report import Reporter
 from vidsynth.scores import score
+from vidsynth.subject import build_generator
 
 # T frames, H, W pixels
 
@@ -47,13 +49,21 @@ RECIPES = {
     "street": {FRAMES: "street", SEQUENCE: "street-steady"},
 }
 """Of each kind of film, by the recipe that a user would get."""
+FRAME_WISE: Mapping[str, Mapping[str, Any]] = {
+    "dance": {"previous": False},
+    "face": {"window": 1},
+    "street": {"downsamplings": 2},
+}
+"""What makes a plain recipe's network see one moment only, on about as many weights as vid2vid."""
 PARTS: Mapping[str, Mapping[str, Any]] = {
     "sequence without flow": {"flow": False, "flow_weight": 0.0},
     "sequence without warp losses": {"warp_weight": 0.0},
-    "sequence of short training": {"sequence": 2, "longest": 2},
+    "sequence from real frames": {"start": "given", "sequence": 1, "longest": 1, "learnt": 1},
+    "sequence without least paint": {"least_paint": 0.0},
     "sequence with a video discriminator": {"temporal_scales": 1, "sequence": 4, "longest": 8},
 }
-"""Changes to the sequential generator."""
+"""Changes to the sequential generator. "From real frames" is trained to go on from real ones only,
+as a network that never meets its own mistakes."""
 TREMBLE = {"flow_warp": "e-3", "flicker": "levels"}
 STEADIER = 0.25
 """Share by which the sequence's tremble is to be below the frames'."""
@@ -100,7 +110,7 @@ def _contest(
 ) -> Iterator[Row]:
     """All ways on one film."""
     path, names = filmed.path, RECIPES[filmed.recipe.name]
-    changes: dict[str, Mapping[str, Any]] = {arm: {} for arm in names} | dict(parts)
+    changes = {FRAMES: FRAME_WISE[filmed.recipe.name], SEQUENCE: {}, **parts}
     studies: dict[str, Study] = {}
     for arm, changed in changes.items():
         recipe = load_recipe(names.get(arm, names[SEQUENCE]))
@@ -170,7 +180,10 @@ def render(
     steadiness: float,
 ) -> Tensor:
     """(T, 3, H, W) uint8: held-out frames with these weights."""
-    generator = seen.generator()
+    made = seen.generator_ref
+    if "start" in made.options:  # whatever it was trained to go on from, nothing is given now
+        made = replace(made, options={**made.options, "start": "none"})
+    generator = build_generator(made, seen.conditions)
     generator.load_weights(weights)
     return seen.render(generator, index, device, steadiness=steadiness)
 

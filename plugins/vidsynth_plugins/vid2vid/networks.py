@@ -129,7 +129,7 @@ class Level(nn.Module):
         downs = 1 if index else o.downsamplings
         early, late = (0, o.local_blocks) if index else (o.blocks - o.blocks // 2, o.blocks // 2)
         make_head = shuffle_head if o.stem == "shuffle" else conv7_head
-        self.flow_px = o.flow_px * 2**index
+        self.flow_px, self.least_paint = o.flow_px * 2**index, o.least_paint
         self.labels = Encoder(channels * seen, filters, downs=downs, blocks=early, options=o)
         self.images = Encoder(3 * o.past, filters, downs=downs, blocks=early, options=o)
         self.paint = Decoder(filters, ups=downs, blocks=late, options=o)
@@ -166,7 +166,7 @@ class Level(nn.Module):
         if self.motion is not None:
             motion = self.motion(found, coarser and coarser.motion)
             flow = self.flow_head(motion) * self.flow_px
-            share = self.share_head(motion).sigmoid()
+            share = self.least_paint + (1 - self.least_paint) * self.share_head(motion).sigmoid()
         if self.front is not None:
             front = self.front(self.front_labels(maps_BCHW), coarser and coarser.foreground)
             picture = self.front_head(front).tanh()

@@ -17,9 +17,9 @@ class Vid2VidOptions:
     """The defaults learn in minutes on a small machine.
 
     As published: past 2, filters 128, downsamplings 3, blocks 9, norm "batch", stem "conv7",
-    upsampling "transposed", no skips, no background, flow_px 20, raw 1 and judged, l1 0,
-    flow_weight 10, temporal_scales 2, d_filters 64, sequence 30, longest 128, both
-    learning rates 2e-4.
+    upsampling "transposed", no skips, no background, flow_px 20, least_paint 0, raw 1 and judged,
+    l1 0, flow_weight 10, temporal_scales 2, d_filters 64, sequence 30, longest 128, both learning
+    rates 2e-4.
 
     Attributes:
         past: generated frames, and their conditioning maps, that each frame is made from.
@@ -38,6 +38,9 @@ class Vid2VidOptions:
         skips: add the encoders' features to the decoders' at each resolution (U-Net).
         flow: carry the last frame on by an estimated flow; without it each frame is all paint.
         flow_px: pixels of flow that one unit of the network stands for.
+        least_paint: share of each frame that is paint at least. What is carried on fades by it, so
+            that a fault lives for about 1 / least_paint frames, which the sequences of the training
+            show, and not for ever.
         foreground: label classes that a network of their own paints, such as cars.
         background: where the stream has a background plate, make only the subject's layer, and
             composite it over the plate under a soft mask.
@@ -99,6 +102,7 @@ class Vid2VidOptions:
     skips: bool = True
     flow: bool = True
     flow_px: float = 5.0
+    least_paint: float = 0.2
     foreground: tuple[int, ...] = ()
     background: bool = True
     start: Start = "none"
@@ -146,6 +150,8 @@ class Vid2VidOptions:
         for name in ("downsamplings", "blocks", "local_blocks", "temporal_scales"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} cannot be negative; got {getattr(self, name)}")
+        if not 0 <= self.least_paint <= 1:
+            raise ValueError(f"least_paint must be in [0, 1]; got {self.least_paint}")
         if not 0 < self.cut <= 1:
             raise ValueError(f"cut must be above 0 and at most 1; got {self.cut}")
         if self.longest < self.sequence:
