@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from vidsynth import options, registry, stages, stream, video
 from vidsynth.bench import Asked
-from vidsynth.bench.reference_schedule import ReferenceSchedule
+from vidsynth.bench.reference_schedule import ReferenceSchedule, SequenceSchedule
 from vidsynth.choosing import choose_recipe
 from vidsynth.clip import Clip, VideoSpec
 from vidsynth.conditioning import Conditioning, LabelMaps
@@ -45,7 +45,7 @@ RECIPE_OF = {"puppet": "dance", "head": "face"}
 IDENTITY, MOTION = 1, 2
 """Seeds of what is filmed."""
 
-# pix2pixHD without VGG19, so that what is measured does not depend on which weights are here.
+# Without VGG19, so that what is measured does not depend on which weights are here.
 PUBLISHED: Mapping[str, Any] = {
     "filters": 32,
     "downsamplings": 4,
@@ -59,6 +59,24 @@ PUBLISHED: Mapping[str, Any] = {
     "d_layers": 3,
     "d_scales": 2,
 }
+"""pix2pixHD."""
+PUBLISHED_SEQUENCE: Mapping[str, Any] = {
+    **PUBLISHED,
+    "downsamplings": 3,
+    "norm": "batch",
+    "upsampling": "transposed",
+    "flow_px": 20.0,
+    "least_paint": 0.0,
+    "start": "given",
+    "raw": 1.0,
+    "judge_raw": True,
+    "sequence": 1,
+    "longest": 1,
+    "learnt": 1,
+    "learning_rate": 2e-4,
+}
+"""vid2vid, one frame after two given ones. No loss of its flow, which the first frame that is made
+has not."""
 
 
 @contextmanager
@@ -315,10 +333,13 @@ def reference_recipe(extractor: str, size: int, filters: int) -> Recipe:
     )
 
 
-def published_objective(size: int, *, channels: int = 3, **changes: Any) -> Objective:
+def published_objective(
+    size: int, *, method: str = "pix2pixhd", channels: int = 3, **changes: Any
+) -> Objective:
     """The published networks with our schedule, on label maps of `channels` classes."""
-    plugin: Any = registry.load("generator", "pix2pixhd")
-    values = options.build(plugin.Options, {**PUBLISHED, **changes}, where="generator")
+    plugin: Any = registry.load("generator", method)
+    published = PUBLISHED_SEQUENCE if method == "vid2vid" else PUBLISHED
+    values = options.build(plugin.Options, {**published, **changes}, where="generator")
     conditions = Conditions(kinds=(LabelMaps,), channels=channels)
     return plugin(values, conditions=conditions).objective(
         VideoSpec(height=size, width=size, fps=FPS)
@@ -329,16 +350,24 @@ def reference_of(objective: Objective) -> ReferenceSchedule:
     """The reference schedule on a copy of the networks of `objective`."""
     judges = objective.phases[1].module
     discriminator = next(m for m in judges.modules() if isinstance(m, Discriminator))
-    return ReferenceSchedule(deepcopy(objective.generator), deepcopy(discriminator))
+    schedule = SequenceSchedule if objective.num_frames > 1 else ReferenceSchedule
+    return schedule(deepcopy(objective.generator), deepcopy(discriminator))
 
 
 def random_batch(
-    batch: int, size: int, *, channels: int = 3, seed: int = 0, dtype: torch.dtype = torch.float32
+    batch: int,
+    size: int,
+    *,
+    num_frames: int = 1,
+    channels: int = 3,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
 ) -> TrainBatch:
     """Noise of the shape that a training batch has."""
     rng = torch.Generator().manual_seed(seed)
-    frames = torch.rand(batch, 1, 3, size, size, generator=rng, dtype=dtype) * 2 - 1
-    maps = torch.rand(batch, 1, channels, size, size, generator=rng, dtype=dtype)
+    shape = (batch, num_frames)
+    frames = torch.rand(*shape, 3, size, size, generator=rng, dtype=dtype) * 2 - 1
+    maps = torch.rand(*shape, channels, size, size, generator=rng, dtype=dtype)
     return TrainBatch(frames, maps)
 
 

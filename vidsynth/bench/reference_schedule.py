@@ -1,9 +1,10 @@
-"""The yardstick: how pix2pixHD's published trainer runs a step, written out plainly.
+"""The yardstick: how published trainers run a step, written out plainly.
 
-Wang et al. 2018, "High-Resolution Image Synthesis and Semantic Manipulation with Conditional GANs".
-The networks are given, so that only the schedule is compared: three passes of the discriminator
-(the made frame detached, the real one, the made one), a generator loss that also back-propagates
-into the discriminator's weights, and PyTorch's Adam as it comes.
+That of pix2pixHD, Wang et al. 2018, "High-Resolution Image Synthesis and Semantic Manipulation with
+Conditional GANs", and that of vid2vid, Wang et al. 2018, "Video-to-Video Synthesis", on one frame
+with its discriminator of frames. The networks are given, so that only the schedule is compared:
+three passes of the discriminator (the made frame detached, the real one, the made one), a generator
+loss that also back-propagates into the discriminator's weights, and PyTorch's Adam as it comes.
 """
 
 from __future__ import annotations
@@ -48,17 +49,18 @@ class ReferenceSchedule:
 
     def step(self, batch: TrainBatch) -> dict[str, float]:
         """One step of both networks. Returns the losses."""
-        maps_BTCHW, real_BTCHW = batch.maps_BTCHW, batch.frames_BTCHW
-        fake_BTCHW = self.generator(maps_BTCHW[:, 0])[:, None]
-
-        # Discriminator: the made frame, detached, and the real one.
-        of_detached = self.discriminator(fake_BTCHW.detach(), maps_BTCHW)
-        of_real = self.discriminator(real_BTCHW, maps_BTCHW)
-        loss_D = 0.5 * (_squares(of_detached, 0.0) + _squares(of_real, 1.0))
-
-        # Generator: the made frame once more, this time with its gradient.
-        of_fake = self.discriminator(fake_BTCHW, maps_BTCHW)
-        gan, matching = _squares(of_fake, 1.0), FEATURE_MATCHING * _matching(of_fake, of_real)
+        maps_B1CHW, real_B1CHW = batch.maps_BTCHW[:, -1:], batch.frames_BTCHW[:, -1:]
+        gan = matching = loss_D = maps_B1CHW.new_zeros(())
+        for fake_BCHW in self.made(batch):
+            fake_B1CHW = fake_BCHW[:, None]
+            # Discriminator: the made frame, detached, and the real one.
+            of_detached = self.discriminator(fake_B1CHW.detach(), maps_B1CHW)
+            of_real = self.discriminator(real_B1CHW, maps_B1CHW)
+            loss_D = loss_D + 0.5 * (_squares(of_detached, 0.0) + _squares(of_real, 1.0))
+            # Generator: the made frame once more, this time with its gradient.
+            of_fake = self.discriminator(fake_B1CHW, maps_B1CHW)
+            gan = gan + _squares(of_fake, 1.0)
+            matching = matching + FEATURE_MATCHING * _matching(of_fake, of_real)
         loss_G = gan + matching
 
         self.optimizer_G.zero_grad()
@@ -69,6 +71,22 @@ class ReferenceSchedule:
         self.optimizer_D.step()
         losses = {"gan": gan, "matching": matching, "judge": loss_D}
         return {name: float(loss.detach()) for name, loss in losses.items()}
+
+    def made(self, batch: TrainBatch) -> list[Tensor]:
+        """(B, 3, H, W): what is judged beside the batch's last frame."""
+        return [self.generator(batch.maps_BTCHW[:, -1])]
+
+
+class SequenceSchedule(ReferenceSchedule):
+    """On the last frame of a batch, made from those before it: as it is finished, and as it was
+    painted, before the frame before was blended in. The real frame is judged beside each."""
+
+    def made(self, batch: TrainBatch) -> list[Tensor]:
+        past, maps = None, batch.maps_BTCHW
+        for n in range(batch.num_frames - 1):
+            past = self.generator(maps[:, n], past, None, batch.frames_BTCHW[:, n]).past
+        made = self.generator(maps[:, -1], past)
+        return [made.frame, made.raw]
 
 
 def _squares(judgement: Judgement, wanted: float) -> Tensor:

@@ -52,9 +52,11 @@ class Case:
     size: int
     batch: int
     has_goal: bool = True
+    method: Literal["pix2pixhd", "vid2vid"] = "pix2pixhd"
 
     def __str__(self) -> str:
-        return f"ngf {self.filters}, {self.size} px, batch {self.batch}"
+        named = "" if self.method == "pix2pixhd" else f"{self.method} "
+        return f"{named}ngf {self.filters}, {self.size} px, batch {self.batch}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +68,7 @@ class Settings:
     cases: tuple[Case, ...] = (
         Case(filters=32, size=256, batch=1),
         Case(filters=32, size=128, batch=4),
+        Case(filters=32, size=128, batch=1, method="vid2vid"),
     )
     blocks: int = 9
     d_filters: int = 64
@@ -98,14 +101,17 @@ def bench(asked: Asked) -> Iterator[Row]:
 
 def measured(settings: Settings, device: torch.device, reporter: Reporter) -> Iterator[Row]:
     """Every row of the bench."""
-    difference = maths_difference(settings.maths_filters, settings.maths_size, settings.network)
-    yield Row(
-        name="maths: max parameter difference after 3 steps in float64",
-        value=difference,
-        unit="",
-        goal=1e-10,
-        at_most=True,
-    )
+    for method in dict.fromkeys(case.method for case in settings.cases):
+        difference = maths_difference(
+            settings.maths_filters, settings.maths_size, settings.network, method=method
+        )
+        yield Row(
+            name=f"maths: max parameter difference after 3 steps of {method} in float64",
+            value=difference,
+            unit="",
+            goal=1e-10,
+            at_most=True,
+        )
     arms: list[Arm] = [arm for arm in ARMS if arm != "ours bf16" or devices.has_fast_bf16(device)]
     if len(arms) < len(ARMS):
         reporter.warn(f"{device} gains nothing from bfloat16: its rows are left out")
@@ -120,7 +126,9 @@ def measured(settings: Settings, device: torch.device, reporter: Reporter) -> It
         yield from _recipe_rows(world, settings, device, reporter)
 
 
-def maths_difference(filters: int, size: int, network: dict[str, Any]) -> float:
+def maths_difference(
+    filters: int, size: int, network: dict[str, Any], *, method: str = "pix2pixhd"
+) -> float:
     """The largest difference between parameters that both schedules train for 3 float64 steps.
 
     Of those that have a gradient: that of a bias before an instance normalisation is rounding
@@ -128,12 +136,12 @@ def maths_difference(filters: int, size: int, network: dict[str, Any]) -> float:
     """
     torch.manual_seed(0)
     small = {**network, "filters": filters, "d_filters": 2 * filters}
-    ours = published_objective(size, **small)
+    ours = published_objective(size, method=method, **small)
     for phase in ours.phases:
         phase.module.double()
     reference = reference_of(ours)
     for step in range(3):
-        batch = random_batch(2, size, seed=step, dtype=torch.float64)
+        batch = random_batch(2, size, num_frames=ours.num_frames, seed=step, dtype=torch.float64)
         reference.step(batch)
         train_step(ours, batch, Run(step=step), Processes())
     theirs = [*reference.generator.parameters(), *reference.discriminator.parameters()]
@@ -175,12 +183,12 @@ def step_jobs(
 ) -> dict[str, Callable[[], object]]:
     """One step of each arm on the same batch; ours share their networks."""
     torch.manual_seed(0)
-    ours = published_objective(case.size, filters=case.filters, **network)
+    ours = published_objective(case.size, method=case.method, filters=case.filters, **network)
     reference = reference_of(ours)
     place(ours, device)
     reference.generator.to(device)
     reference.discriminator.to(device)
-    batch = moved(random_batch(case.batch, case.size), device)
+    batch = moved(random_batch(case.batch, case.size, num_frames=ours.num_frames), device)
     jobs: dict[str, Callable[[], object]] = {
         "reference": lambda: reference.step(batch),
         "ours fp32": lambda: train_step(ours, batch, Run(), Processes(), precision="fp32"),

@@ -18,8 +18,8 @@ class Vid2VidOptions:
 
     As published: past 2, filters 128, downsamplings 3, blocks 9, norm "batch", stem "conv7",
     upsampling "transposed", no skips, no background, flow_px 20, least_paint 0, raw 1 and judged,
-    l1 0, flow_weight 10, temporal_scales 2, d_filters 64, sequence 30, longest 128, both learning
-    rates 2e-4.
+    l1 0, flow_weight 10, warp_weight 10, temporal_scales 2, d_filters 64, sequence 30, longest 128,
+    both learning rates 2e-4.
 
     Attributes:
         past: generated frames, and their conditioning maps, that each frame is made from.
@@ -102,7 +102,7 @@ class Vid2VidOptions:
     skips: bool = True
     flow: bool = True
     flow_px: float = 5.0
-    least_paint: float = 0.2
+    least_paint: float = 0.3
     foreground: tuple[int, ...] = ()
     background: bool = True
     start: Start = "none"
@@ -116,7 +116,7 @@ class Vid2VidOptions:
     raw: float = 0.5
     judge_raw: bool = False
     flow_weight: float = 3.0
-    warp_weight: float = 10.0
+    warp_weight: float = 20.0
     carry_weight: float = 0.0
     video_weight: float = 1.0
     region_weight: float = 1.0
@@ -132,7 +132,7 @@ class Vid2VidOptions:
     reference_flow: FlowChoice = "auto"
     sequence: int = 3
     longest: int = 6
-    learnt: int = 2
+    learnt: int = 1
     backprop: int = 1
     learning_rate: float = 5e-4
     d_learning_rate: float = 2e-4
