@@ -384,7 +384,7 @@ def test_quality_runs(world: str, tmp_path: Path) -> None:
         assert rows[f"{world}: {answer}, face PSNR"].unit == "dB"
     assert rows[f"{world}: ours 0.01 min, steps"].value >= 1
     picture = cv2.imread(str(tmp_path / "sheet.png"))
-    assert picture is not None and picture.shape == (5 * 64, 96 + 6 * 64, 3)
+    assert picture is not None and picture.shape == (5 * 64, 8 + 8 * len("reference") + 6 * 64, 3)
 
 
 def test_goals_compare_the_moments_that_were_promised() -> None:

@@ -344,10 +344,11 @@ class Exam:
 def write_sheet(path: Path, rows: Mapping[str, Tensor], *, moments: int = 6) -> None:
     """A PNG to look at: a row per answer, its name at the left, the same moments below another."""
     lines = []
+    wide = 8 + 8 * max(map(len, rows))
     for name, frames in rows.items():
         index = torch.linspace(0, len(frames) - 1, min(moments, len(frames))).long()
         strip = torch.cat(list(frames[index]), dim=2).permute(1, 2, 0).numpy()
-        label = np.full((strip.shape[0], 96, 3), 255, np.uint8)
+        label = np.full((strip.shape[0], wide, 3), 255, np.uint8)
         cv2.putText(label, name, (4, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
         lines.append(np.concatenate([label, strip], axis=1))
     picture = np.ascontiguousarray(np.concatenate(lines)[:, :, ::-1])
