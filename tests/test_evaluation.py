@@ -420,7 +420,7 @@ def test_a_subject_is_measured_on_the_frames_it_never_saw(subject):
     found = rows(evaluation)["likeness"]
     # The card has the score of the same frames before the codec.
     card = json.loads((subject[0] / "subject.json").read_text())
-    assert found.value == pytest.approx(card["scores"][-1]["psnr"], abs=0.5)
+    assert found.value == pytest.approx(card["scores"][-1]["psnr"], abs=1.0)
     assert found.floor > found.value + 5
 
 

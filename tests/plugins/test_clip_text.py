@@ -75,8 +75,8 @@ def test_short_prompts_are_read_as_the_library_reads_them(model):
     with torch.no_grad():
         expected = theirs(input_ids=ids)
     (ours,) = ClipText(options(model)).encode([SHORT])
-    assert torch.allclose(ours.tokens, expected.last_hidden_state[0], atol=1e-5)
-    assert torch.allclose(ours.pooled, expected.text_embeds, atol=1e-5)
+    assert torch.allclose(ours.tokens, expected.last_hidden_state[0], rtol=1e-4, atol=1e-4)
+    assert torch.allclose(ours.pooled, expected.text_embeds, rtol=1e-4, atol=1e-4)
     assert (ours.prompt, len(ours)) == (SHORT, 1)
 
 
