@@ -177,6 +177,22 @@ def test_what_is_carried_on_fades_by_the_least_share_of_paint():
         assert (found.frame - expected).abs().max() < 1e-4
 
 
+def test_the_past_is_seen_through_noise_in_training_only():
+    network, maps = sequencer(past_noise=0.3), torch.rand(3, 1, CLASSES, 32, 32)
+    noisy(network)
+
+    def frames(seed: int) -> torch.Tensor:
+        torch.manual_seed(seed)
+        return torch.cat([made.frame for made in film(network, maps)])
+
+    once, again = (frames(seed) for seed in (1, 2))
+    assert torch.equal(once[0], again[0]), "a first frame has no past"
+    assert not torch.equal(once[1], again[1])
+    assert torch.equal(once, frames(1)), "the noise is that of the step"
+    network.eval()
+    assert torch.equal(frames(1), frames(2))
+
+
 def test_where_all_is_paint_nothing_is_carried_on():
     made = film(pinned(share=1.0, flow=(2.0, -1.0)), torch.rand(3, 1, CLASSES, 32, 32))
     assert all((m.frame - m.raw).abs().max() < 1e-6 for m in made)

@@ -366,7 +366,10 @@ class Sequencer(nn.Module):
         layers: list[Tensor] = []
         features = raw = proposal = None
         for index, (level, (maps, plate)) in enumerate(zip(levels, pyramid, strict=True)):
-            proposal = _proposed(level, maps, past.frames[index], features)
+            seen = past.frames[index]
+            if self.training and self.options.past_noise and not first:
+                seen = seen + self.options.past_noise * torch.randn_like(seen)
+            proposal = _proposed(level, maps, seen, features)
             features = proposal.features
             if self.coarse_is_fixed and index < len(levels) - 1:
                 features = features.detached()

@@ -41,6 +41,9 @@ class Vid2VidOptions:
         least_paint: share of each frame that is paint at least. What is carried on fades by it, so
             that a fault lives for about 1 / least_paint frames, which the sequences of the training
             show, and not for ever.
+        past_noise: deviation of the noise that training adds to the past frames as the networks see
+            them (not as they are carried on), which are in [-1, 1]: it keeps them from repeating
+            fine patterns of their own from frame to frame until they grow, and costs sharpness.
         foreground: label classes that a network of their own paints, such as cars.
         background: where the stream has a background plate, make only the subject's layer, and
             composite it over the plate under a soft mask.
@@ -103,6 +106,7 @@ class Vid2VidOptions:
     flow: bool = True
     flow_px: float = 5.0
     least_paint: float = 0.3
+    past_noise: float = 0.0
     foreground: tuple[int, ...] = ()
     background: bool = True
     start: Start = "none"
@@ -152,6 +156,8 @@ class Vid2VidOptions:
                 raise ValueError(f"{name} cannot be negative; got {getattr(self, name)}")
         if not 0 <= self.least_paint <= 1:
             raise ValueError(f"least_paint must be in [0, 1]; got {self.least_paint}")
+        if self.past_noise < 0:
+            raise ValueError(f"past_noise cannot be negative; got {self.past_noise}")
         if not 0 < self.cut <= 1:
             raise ValueError(f"cut must be above 0 and at most 1; got {self.cut}")
         if self.longest < self.sequence:
