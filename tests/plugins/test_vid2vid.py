@@ -405,7 +405,7 @@ def test_no_gradient_runs_back_beyond_the_cut():
 
 
 def test_training_sees_the_frames_it_made_and_not_the_real_ones():
-    rule = objective(past_noise=0.0)
+    rule = objective()
     on = batch(3)
     other = replace(on, frames_BTCHW=-on.frames_BTCHW)
     ours, theirs = (make(rule.sequencer, b) for b in (on, other))

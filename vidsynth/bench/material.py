@@ -67,7 +67,6 @@ PUBLISHED_SEQUENCE: Mapping[str, Any] = {
     "upsampling": "transposed",
     "flow_px": 20.0,
     "least_paint": 0.0,
-    "past_noise": 0.0,
     "start": "given",
     "raw": 1.0,
     "judge_raw": True,

@@ -60,7 +60,7 @@ PARTS: Mapping[str, Mapping[str, Any]] = {
     "sequence without warp losses": {"warp_weight": 0.0},
     "sequence from real frames": {"start": "given", "sequence": 1, "longest": 1, "learnt": 1},
     "sequence without least paint": {"least_paint": 0.0},
-    "sequence without past noise": {"past_noise": 0.0},
+    "sequence with past noise": {"past_noise": 0.1},
     "sequence with a video discriminator": {"temporal_scales": 1, "sequence": 4, "longest": 8},
 }
 """Changes to the sequential generator. "From real frames" is trained to go on from real ones only,

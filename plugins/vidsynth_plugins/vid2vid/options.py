@@ -17,9 +17,9 @@ class Vid2VidOptions:
     """The defaults learn in minutes on a small machine.
 
     As published: past 2, filters 128, downsamplings 3, blocks 9, norm "batch", stem "conv7",
-    upsampling "transposed", no skips, no background, flow_px 20, least_paint 0, past_noise 0, raw 1
-    and judged, l1 0, flow_weight 10, warp_weight 10, temporal_scales 2, d_filters 64, sequence 30,
-    longest 128, both learning rates 2e-4.
+    upsampling "transposed", no skips, no background, flow_px 20, least_paint 0, raw 1 and judged,
+    l1 0, flow_weight 10, warp_weight 10, temporal_scales 2, d_filters 64, sequence 30, longest 128,
+    both learning rates 2e-4.
 
     Attributes:
         past: generated frames, and their conditioning maps, that each frame is made from.
@@ -106,7 +106,7 @@ class Vid2VidOptions:
     flow: bool = True
     flow_px: float = 5.0
     least_paint: float = 0.3
-    past_noise: float = 0.1
+    past_noise: float = 0.0
     foreground: tuple[int, ...] = ()
     background: bool = True
     start: Start = "none"

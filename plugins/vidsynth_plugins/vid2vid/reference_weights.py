@@ -104,7 +104,6 @@ def _architecture(levels: list[State]) -> Vid2VidOptions:
         flow="model_final_flow.1.weight" in coarsest,
         flow_px=20.0,
         least_paint=0.0,
-        past_noise=0.0,
         foreground=FOREGROUND if "indv_final.1.weight" in coarsest else (),
         background=False,
     )
