@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -243,6 +244,24 @@ def test_a_file_gives_what_python_gives(film: Path, tmp_path: Path) -> None:
     assert torch.equal(first, second)
     bright = frames_of(film)[: len(first)].amax(1) > 170
     assert float(first[:, 0][~bright].float().mean()) > 200  # class 0 is the first channel
+
+
+@pytest.mark.parametrize(("cores", "paints"), [(2, True), (2, False), (8, True)])
+def test_only_beside_a_generator_on_few_cores_do_stages_take_turns(
+    film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int, paints: bool
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    threads = set()
+
+    def watched(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+        for chunk in chunks:
+            threads.add(threading.current_thread())
+            yield chunk
+
+    painter = [pipeline.generate("stamp")] if paints else []
+    links = [pipeline.extract("bright"), pipeline.custom(watched), *painter]
+    pipeline.run(film, links, tmp_path / "out.mp4", end=0.5, device="cpu")
+    assert (threading.main_thread() in threads) == (paints and cores == 2)
 
 
 def test_nothing_the_user_has_is_overwritten(film: Path, tmp_path: Path) -> None:

@@ -65,6 +65,8 @@ class Link:
     """What chunks must carry."""
     gives: Kinds = ()
     """Signals that they carry afterwards, beside those before."""
+    paints: bool = False
+    """A generator is at work, which takes every core there is."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -138,6 +140,7 @@ def subject(folder: str | Path | Subject, *, steadiness: float = STEADINESS) -> 
         make=lambda setting, _: _driven(trained, kinds[0], setting, steadiness),
         needs=kinds,
         gives=kinds,
+        paints=True,
     )
 
 
@@ -159,6 +162,7 @@ def generate(name: str, **values: Any) -> Link:
         name=f"generate {name!r}",
         make=lambda setting, carried: _generating(plugin, built, carried, setting),
         needs=(plugin.accepts,),
+        paints=True,
     )
 
 
@@ -371,6 +375,8 @@ def run(
         chunks = video.read_chunks(
             source, chunk=stages.CHUNK, start=start, end=end, note=reporter.warn
         )
-        reports = stream.run(chunks, line, write, progress=step.update)
+        paints = any(link.paints for link in links)
+        ahead = devices.prefetch_beside(where) if paints else stream.AHEAD
+        reports = stream.run(chunks, line, write, prefetch=ahead, progress=step.update)
     reporter.say(f"wrote {output}: {reports[-1].frames} frames")
     return Ran(output, reports[-1].frames, tuple(reports))

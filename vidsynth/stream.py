@@ -82,6 +82,8 @@ class Chunk:
 
 
 Stage = Callable[[Iterator[Chunk]], Iterator[Chunk]]
+AHEAD = 2
+"""Chunks that may wait between two stages."""
 GRACE = 10.0
 """Seconds that stages have to end after Ctrl-C."""
 
@@ -113,7 +115,7 @@ def run(
     stages: Sequence[Stage],
     sink: Callable[[Iterator[Chunk]], Any] | None = None,
     *,
-    prefetch: int = 2,
+    prefetch: int = AHEAD,
     progress: Callable[[int], None] | None = None,
 ) -> list[StageReport]:
     """Pull every chunk of `source` through `stages` into `sink`.

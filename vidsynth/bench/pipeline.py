@@ -310,12 +310,11 @@ def _chain_rows(
     alone = {name: timed[f"{name} alone"] for name in ("decode", "track", "generate", "encode")}
 
     rendering = {name: alone[name] for name in ("decode", "generate", "encode")}
-    shipped = THREADS if devices.prefetch_beside(device) else SERIAL  # how a render runs here
+    shipped = THREADS if devices.prefetch_beside(device) else SERIAL  # how they run here
     goal = 0.95 if device.type == "cuda" else 0.9
     yield from _chain_ratios("rendering", shipped, timed, rendering, frames, over_slowest=goal)
-    # Where tracking is part of the stream it runs in threads; few cores cannot do both at once.
     chain = "tracking and rendering"
-    yield from _chain_ratios(chain, THREADS, timed, alone, frames, over_bound=goal)
+    yield from _chain_ratios(chain, shipped, timed, alone, frames, over_bound=goal)
 
 
 def _chain_ratios(
