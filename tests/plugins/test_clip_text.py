@@ -71,12 +71,15 @@ def film() -> Film:
 def test_short_prompts_are_read_as_the_library_reads_them(model):
     _, transformers = libraries()
     theirs = transformers.CLIPTextModelWithProjection.from_pretrained(model).eval()
-    ids = transformers.CLIPTokenizer.from_pretrained(model)(SHORT, return_tensors="pt").input_ids
+    tokenizer = transformers.CLIPTokenizer.from_pretrained(model)
+    # As long as ours reads them: kernels round differently for other lengths.
+    said = tokenizer(SHORT, padding="max_length", return_tensors="pt")
+    count = int(said.attention_mask.sum())
     with torch.no_grad():
-        expected = theirs(input_ids=ids)
+        expected = theirs(input_ids=said.input_ids)
     (ours,) = ClipText(options(model)).encode([SHORT])
-    assert torch.allclose(ours.tokens, expected.last_hidden_state[0], rtol=1e-4, atol=1e-4)
-    assert torch.allclose(ours.pooled, expected.text_embeds, rtol=1e-4, atol=1e-4)
+    assert torch.allclose(ours.tokens, expected.last_hidden_state[0, :count], atol=1e-5)
+    assert torch.allclose(ours.pooled, expected.text_embeds, atol=1e-5)
     assert (ours.prompt, len(ours)) == (SHORT, 1)
 
 
