@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from vidsynth import weights
 from vidsynth.errors import BadOption, MissingWeights
 from vidsynth.notes import Finding, Notes
+from vidsynth_plugins.mediapipe_landmarks import coordinates, values
 
 Picture = NDArray[np.uint8]
 """(H, W, 3) RGB, contiguous."""
@@ -262,69 +263,19 @@ def _quiet() -> Iterator[None]:
 
 def _points(landmarks: Any, picture: Picture) -> NDArray[np.float32]:
     """(N, 4) as in `Sighting.points`, from normalised landmarks."""
-    values = _values(landmarks, ("x", "y", "z", "visibility"))
-    return values * np.append(_scale(picture), np.float32(1))
+    found = values(landmarks, ("x", "y", "z", "visibility"))
+    return found * np.append(_scale(picture), np.float32(1))
 
 
 def _face_points(landmarks: Any, picture: Picture) -> NDArray[np.float32]:
     """The same for landmarks that carry no visibility (faces, hands): 1."""
-    scaled = _coordinates(landmarks) * _scale(picture)
+    scaled = coordinates(landmarks) * _scale(picture)
     return np.column_stack([scaled, np.ones(len(scaled), np.float32)])
 
 
 def _scale(picture: Picture) -> NDArray[np.float32]:
     height, width = picture.shape[:2]
     return np.array([width, height, width], np.float32)
-
-
-def _coordinates(landmarks: Any) -> NDArray[np.float32]:
-    """(N, 3) x, y, z of any list of landmarks."""
-    return _values(landmarks, ("x", "y", "z"))
-
-
-def _values(landmarks: Any, names: tuple[str, ...]) -> NDArray[np.float32]:
-    """(N, F) the first F fields of landmarks: a protocol buffer, or a list of objects.
-
-    Asking a buffer for 478 landmarks one by one takes a fifth of the time of tracking them.
-    """
-    if hasattr(landmarks, "SerializeToString"):
-        values = _off_the_wire(landmarks.SerializeToString(), len(landmarks.landmark), len(names))
-        if values is not None:
-            return values
-        landmarks = landmarks.landmark
-    flat = (getattr(p, name) for p in landmarks for name in names)
-    return np.fromiter(flat, np.float32, len(names) * len(landmarks)).reshape(-1, len(names))
-
-
-def _off_the_wire(raw: bytes, count: int, fields: int) -> NDArray[np.float32] | None:
-    """(count, fields) of `count` equal messages of float fields numbered from 1; None for others.
-
-    On the wire each is a tag and a length, then for each field a tag and a little-endian float.
-    """
-    size = len(raw) // max(count, 1)
-    if size * count != len(raw) or size < 2 + 5 * fields:
-        return None
-    messages = np.frombuffer(raw, _message(fields, size))
-    tags = {"tag": 0x0A, "length": size - 2} | {f"tag{n}": 8 * n + 5 for n in range(1, fields + 1)}
-    if not all((messages[name] == value).all() for name, value in tags.items()):
-        return None
-    values = np.empty((count, fields), np.float32)
-    for n in range(fields):
-        values[:, n] = messages[f"field{n + 1}"]
-    return values
-
-
-@cache
-def _message(fields: int, size: int) -> np.dtype[np.void]:
-    """How one landmark of so many fields lies among `size` bytes."""
-    layout: dict[str, tuple[str, int]] = {"tag": ("u1", 0), "length": ("u1", 1)}
-    for n in range(1, fields + 1):
-        layout |= {f"tag{n}": ("u1", 5 * n - 3), f"field{n}": ("<f4", 5 * n - 2)}
-    formats, offsets = zip(*layout.values(), strict=True)
-    names = list(layout)
-    return np.dtype(
-        {"names": names, "formats": list(formats), "offsets": list(offsets), "itemsize": size}
-    )
 
 
 class _Solutions(Tracker):
@@ -375,7 +326,7 @@ class _SolutionsPose(_Solutions):
             return []
         sighting = Sighting(
             points=_points(found.pose_landmarks, picture),
-            world=_coordinates(found.pose_world_landmarks),
+            world=coordinates(found.pose_world_landmarks),
         )
         # Only a holistic result has hands.
         detailed = hasattr(found, "left_hand_landmarks")
@@ -470,7 +421,7 @@ class _TasksPose(_Tasks):
 
     def _sightings(self, found: Any, picture: Picture) -> list[Sighting]:
         pairs = zip(found.pose_landmarks, found.pose_world_landmarks, strict=True)
-        return [Sighting(points=_points(p, picture), world=_coordinates(w)) for p, w in pairs]
+        return [Sighting(points=_points(p, picture), world=coordinates(w)) for p, w in pairs]
 
 
 class _TasksFace(_Tasks):

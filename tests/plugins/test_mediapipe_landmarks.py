@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from vidsynth_plugins.mediapipe_models import _values
+from vidsynth_plugins.mediapipe_landmarks import values
 
 landmark_pb2 = pytest.importorskip("mediapipe.framework.formats.landmark_pb2")
 NAMES = ("x", "y", "z", "visibility")
@@ -26,7 +26,7 @@ def message(fields: int, rows: np.ndarray = TRUTH):
 def test_fields_are_read_as_sent_and_absent_ones_are_zero(sent: int, asked: int) -> None:
     expected = TRUTH[:, :asked].copy()
     expected[:, sent:] = 0
-    np.testing.assert_array_equal(_values(message(sent), NAMES[:asked]), expected)
+    np.testing.assert_array_equal(values(message(sent), NAMES[:asked]), expected)
 
 
 def test_landmarks_of_unequal_fields_are_read_too() -> None:
@@ -34,13 +34,13 @@ def test_landmarks_of_unequal_fields_are_read_too() -> None:
     landmarks.landmark[7].ClearField("y")
     expected = TRUTH.copy()
     expected[7, 1] = 0
-    np.testing.assert_array_equal(_values(landmarks, NAMES), expected)
+    np.testing.assert_array_equal(values(landmarks, NAMES), expected)
 
 
 def test_plain_objects_are_read_as_messages_are() -> None:
     objects = [SimpleNamespace(**dict(zip(NAMES, row, strict=True))) for row in TRUTH.tolist()]
-    np.testing.assert_array_equal(_values(objects, NAMES), _values(message(4), NAMES))
+    np.testing.assert_array_equal(values(objects, NAMES), values(message(4), NAMES))
 
 
 def test_no_landmarks_are_an_empty_table() -> None:
-    assert _values(message(4, TRUTH[:0]), NAMES).shape == (0, 4)
+    assert values(message(4, TRUTH[:0]), NAMES).shape == (0, 4)
