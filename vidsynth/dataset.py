@@ -103,6 +103,17 @@ class Footage:
             )
         return whole.nonzero()[:, 0]
 
+    def as_gallery(self, index: Tensor) -> Gallery:
+        """These frames (N,) as pictures to paint from."""
+        x0, y0, x1, y1 = self.window
+        images, signal = self.pictures[index][:, :, y0:y1, x0:x1], self.signal[index]
+        signal = signal.crop(self.window)
+        if self.plate is not None:
+            around = signal.silhouette(y1 - y0, x1 - x0)
+            cover = cut_out(images, self.plate[:, y0:y1, x0:x1], around)
+            images = torch.cat([images, cover], dim=1)
+        return Gallery(images=images, signal=signal, pts=self.pts[index])
+
     def batch(
         self, starts: Tensor, num_frames: int, device: torch.device, *, num_recalled: int = 0
     ) -> TrainBatch:
@@ -237,12 +248,7 @@ def prepare(
     inside = signal.crop(window)
     training, held_out = split(signal.present(), tracked.pts)
     drawings = Drawings.made(inside, tracked.pts, conditions, reporter)
-    kept = planned = None
-    if conditions.exemplars:
-        kept, planned = _exemplars(
-            frames, plate, window, inside, tracked.pts, training, conditions, gallery
-        )
-    return Footage(
+    footage = Footage(
         pictures=frames,
         drawings=drawings,
         regions=inside.regions(),
@@ -254,31 +260,13 @@ def prepare(
         crop=crop,
         training=training,
         held_out=held_out,
-        gallery=kept,
-        plan=planned,
     )
-
-
-def _exemplars(
-    frames: Tensor,
-    plate: Tensor | None,
-    window: Box,
-    inside: Conditioning,
-    pts: Tensor,
-    training: Tensor,
-    conditions: Conditions,
-    count: int,
-) -> tuple[Gallery, Plan]:
-    """Training frames to paint from, and what each frame of the video is made from."""
+    if not conditions.exemplars:
+        return footage
     usable = training.nonzero()[:, 0]
-    index = usable[exemplars.cover(inside[usable].features(), count)]
-    x0, y0, x1, y1 = window
-    images, signal = frames[index][:, :, y0:y1, x0:x1], inside[index]
-    if plate is not None:
-        around = signal.silhouette(y1 - y0, x1 - x0)
-        images = torch.cat([images, cut_out(images, plate[:, y0:y1, x0:x1], around)], dim=1)
-    gallery = Gallery(images=images, signal=signal, pts=pts[index])
-    return gallery, exemplars.plan(gallery, inside, conditions.exemplars, at=pts)
+    kept = footage.as_gallery(usable[exemplars.cover(inside[usable].features(), gallery)])
+    planned = exemplars.plan(kept, inside, conditions.exemplars, at=tracked.pts)
+    return replace(footage, gallery=kept, plan=planned)
 
 
 def _output_crop(signal: Conditioning) -> Box:

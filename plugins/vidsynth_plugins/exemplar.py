@@ -19,9 +19,11 @@ from torch import Tensor
 from vidsynth.blocks import warp
 from vidsynth.conditioning import FaceSequence, PoseSequence
 from vidsynth.kinds import Conditions
-from vidsynth.objectives import Recalled
+from vidsynth.losses import weighted_l1
+from vidsynth.objectives import Objective, Recalled
 from vidsynth_plugins.pix2pixhd.generator import Pix2PixHD
 from vidsynth_plugins.pix2pixhd.networks import Painter
+from vidsynth_plugins.pix2pixhd.objective import Pass, Pix2PixHDObjective
 from vidsynth_plugins.pix2pixhd.options import Pix2PixHDOptions, Stem, Upsampling
 
 # B batch, K exemplars, N = K + 1 with what is painted new, H, W pixels
@@ -52,6 +54,8 @@ class ExemplarOptions(Pix2PixHDOptions):
             as a share of the picture's height.
         detail: how much more decidedly fine detail is taken from one picture than colours are: 1
             averages it, which is smooth and near the truth on the mean, more is sharp.
+        raw: how much the L1 of the paint counts, before exemplars are blended in; that of the
+            finished frame counts 1.
     """
 
     exemplars: int = 2
@@ -59,6 +63,7 @@ class ExemplarOptions(Pix2PixHDOptions):
     gallery: int = 256
     correction: float = 0.05
     detail: float = 6.0
+    raw: float = 1.0
     filters: int = 32
     downsamplings: int = 2
     blocks: int = 4
@@ -93,6 +98,26 @@ class Exemplar(Pix2PixHD):
 
     def _new_painter(self) -> Painter:
         return ExemplarPainter(self.options, self.conditions)
+
+    def _new_objective(self) -> Objective:
+        return ExemplarObjective(self.options, self._new_painter())
+
+
+class ExemplarObjective(Pix2PixHDObjective):
+    """That of pix2pixHD, which holds the paint to the truth as well.
+
+    In the blend alone it would hardly learn where exemplars are about as good, and has to be there
+    where they are not.
+    """
+
+    options: ExemplarOptions
+
+    def painter_losses(self, seen: Pass) -> dict[str, Tensor]:
+        losses = super().painter_losses(seen)
+        if self.options.raw and self.options.l1:
+            unlike = weighted_l1(seen.raw, seen.real.frames, self.importance(seen))
+            losses["raw"] = self.options.raw * self.options.l1 * unlike
+        return losses
 
 
 class ExemplarPainter(Painter):
@@ -132,10 +157,13 @@ class ExemplarPainter(Painter):
         ]
 
     def coloured(
-        self, painted_BCHW: Tensor, recalled: Recalled | None, plate_3HW: Tensor | None
+        self,
+        raw_B3HW: Tensor,
+        painted_BCHW: Tensor,
+        recalled: Recalled | None,
+        plate_3HW: Tensor | None,
     ) -> Tensor:
         recalled = self._given(recalled)
-        own_B3HW = painted_BCHW[:, :3].tanh()
         logits_BKHW, moves_BCHW = painted_BCHW[:, -3 * self.slots :].tensor_split([self.slots], 1)
         reach = self.correction * painted_BCHW.shape[2]
         moves_BCHW = reach * _coarse(moves_BCHW.tanh(), STIFF_PX)
@@ -150,7 +178,7 @@ class ExemplarPainter(Painter):
         first_K = torch.arange(self.slots, device=painted_BCHW.device) == 0
         sure_BKHW = (COPY_LOGITS + FIRST_LOGITS * first_K[:, None, None]) * recalled.valid[:, :, 0]
         logits_BNHW = F.pad(logits_BKHW + sure_BKHW, (0, 0, 0, 0, 0, 1))
-        pictures_BN3HW = torch.cat([copies_BK3HW, own_B3HW[:, None]], dim=1)
+        pictures_BN3HW = torch.cat([copies_BK3HW, raw_B3HW[:, None]], dim=1)
         return blended(pictures_BN3HW, logits_BNHW, detail=self.detail)
 
     def _given(self, recalled: Recalled | None) -> Recalled:

@@ -14,10 +14,16 @@ from vidsynth.clip import VideoSpec
 from vidsynth.conditioning import FaceSequence, PoseSequence
 from vidsynth.errors import IncompatibleStages
 from vidsynth.kinds import Conditions
-from vidsynth.objectives import Recalled
+from vidsynth.objectives import Recalled, TrainBatch
 from vidsynth.stream import Chunk
 from vidsynth.testing import nodding_face, times
-from vidsynth_plugins.exemplar import Exemplar, ExemplarOptions, ExemplarPainter, blended
+from vidsynth_plugins.exemplar import (
+    Exemplar,
+    ExemplarObjective,
+    ExemplarOptions,
+    ExemplarPainter,
+    blended,
+)
 
 # B batch, K exemplars, H, W pixels
 
@@ -96,6 +102,24 @@ def test_corrections_move_an_exemplar_as_far_as_the_option_says() -> None:
     made = painter(torch.zeros(1, 6, SIZE, SIZE), recalled=recalled(images))
     inner = made[..., : SIZE - 6]
     torch.testing.assert_close(inner, images[:, 0, :, :, 4:-2], atol=1e-4, rtol=0)
+
+
+def test_paint_is_held_to_the_truth_even_where_exemplars_hide_it() -> None:
+    options = ExemplarOptions(**SMALL, background=False, l1=20.0, raw=0.5)
+    rule = ExemplarObjective(options, untrained(background=False))
+    says = torch.zeros(3 + 3 * 2)
+    says[:3], says[3] = 0.5, 50.0  # a grey of its own, and surely the first exemplar instead
+    rule.painter = with_output(untrained(background=False), says)
+    images = smooth(1, 2)
+    batch = TrainBatch(
+        frames_BTCHW=images[:, :1],
+        maps_BTCHW=torch.zeros(1, 1, 6, SIZE, SIZE),
+        recalled=recalled(images).each(lambda x: x[:, None]),
+    )
+    losses = rule.losses("G", batch, 0)
+    unlike = (images[:, 0] - torch.tensor(0.5).tanh()).abs().mean()
+    torch.testing.assert_close(losses["l1"], torch.tensor(0.0), atol=1e-4, rtol=0)
+    torch.testing.assert_close(losses["raw"], 0.5 * 20.0 * unlike)
 
 
 def test_over_a_still_background_only_the_subject_of_an_exemplar_is_copied() -> None:

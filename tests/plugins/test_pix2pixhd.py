@@ -491,7 +491,7 @@ def test_a_painter_learns_its_batch(options: dict[str, Any]):
 
     def distance() -> float:
         with torch.no_grad():
-            made = paint(rule.painter, rule.options, on)
+            made = paint(rule.painter, rule.options, on).frames
         return float((made - on.frames_BTCHW[:, -made.shape[1] :]).abs().mean())
 
     before = distance()
@@ -522,9 +522,9 @@ def test_staged_schedule_trains_coarse_then_enhancers_then_all():
 
     enhancers = {"encoders.", "decoders.", "head."}
     assert {p for p, m in moved(0.0).items() if m} == {"coarse.", "coarse_head."}
-    assert paint(rule.painter, rule.options, on).shape[-2:] == (16, 16)
+    assert paint(rule.painter, rule.options, on).frames.shape[-2:] == (16, 16)
     assert {p for p, m in moved(0.3).items() if m} == enhancers
-    assert paint(rule.painter, rule.options, on).shape[-2:] == (32, 32)
+    assert paint(rule.painter, rule.options, on).frames.shape[-2:] == (32, 32)
     moved(0.4)
     assert {p for p, m in moved(0.6).items() if m} == enhancers | {"coarse."}
     # A new Adam at each stage: one step taken since.
@@ -580,7 +580,7 @@ def test_clips_longer_than_a_stack_are_judged_stack_by_stack():
 def test_the_second_frame_sees_the_first_generated_one_and_teaches_it():
     rule = objective(previous=True)
     on = batch(2)
-    made = paint(rule.painter, rule.options, on)
+    made = paint(rule.painter, rule.options, on).frames
     zeros = torch.zeros_like(on.frames_BTCHW[:, 0])
     first = rule.painter(on.maps_BTCHW[:, 0], zeros)
     assert torch.allclose(made[:, 0], first, atol=1e-6)
@@ -588,7 +588,7 @@ def test_the_second_frame_sees_the_first_generated_one_and_teaches_it():
 
     maps = on.maps_BTCHW.clone().requires_grad_(True)
     again = TrainBatch(on.frames_BTCHW, maps)
-    paint(rule.painter, rule.options, again)[:, 1].square().mean().backward()
+    paint(rule.painter, rule.options, again).frames[:, 1].square().mean().backward()
     assert maps.grad is not None and maps.grad[:, 0].abs().sum() > 0
 
 
@@ -832,7 +832,7 @@ def test_the_subject_counts_more_in_the_l1():
     on = batch(1)
     plain, weighted = objective(l1=2.0), objective(l1=2.0, subject_weight=3.0)
     weighted.painter.load_state_dict(plain.painter.state_dict())
-    made = paint(plain.painter, plain.options, on)
+    made = paint(plain.painter, plain.options, on).frames
     difference = (made - on.frames_BTCHW).abs()
     assert on.weights_BT1HW is not None
     expected = 2 * (difference * (1 + 3 * on.weights_BT1HW)).mean()

@@ -22,8 +22,10 @@ from vidsynth.scores import score
 
 LUMA = (0.299, 0.587, 0.114)
 PARTS = ("subject", "face", "mouth", "eyes", "limbs", "hands")
-UNITS = {"PSNR": "dB", "SSIM": "", "L1": "levels", "LPIPS": "", "sharpness": "x"}
-LOWER_IS_BETTER = ("L1", "LPIPS")
+TREMBLE = {"flow_warp": "e-3", "flicker": "levels"}
+"""Metrics of how much a film trembles, and their units."""
+UNITS = {"PSNR": "dB", "SSIM": "", "L1": "levels", "LPIPS": "", "sharpness": "x", **TREMBLE}
+LOWER_IS_BETTER = ("L1", "LPIPS", *TREMBLE)
 
 
 def judged(
@@ -50,8 +52,23 @@ def judged(
     return found
 
 
+def tremble(made: Tensor, real: Tensor) -> dict[str, float]:
+    """Flow-warp error and flicker of (T, 3, H, W) uint8 frames; NaN where they cannot be told."""
+    found = {}
+    ours, theirs = film_of("made", made), film_of("real", real)
+    for name in TREMBLE:
+        metric = registry.load("metric", name)()
+        assert isinstance(metric, Metric)
+        try:
+            metric.update(ours, None if metric.against == "nothing" else theirs)
+            found[name] = metric.compute().value
+        except NotMeasurable:
+            found[name] = float("nan")
+    return found
+
+
 def unit_of(name: str) -> str:
-    """Of a score that `judged` gives."""
+    """Of a score that `judged` or `tremble` gives."""
     return UNITS[name.split()[-1]]
 
 

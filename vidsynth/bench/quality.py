@@ -6,7 +6,8 @@ as published (45.6 million weights, float32, batch 1, no L1, no average of weigh
 judging is on nobody's. The learning rates of each fall
 over the second half of its own budget, as its recipe says. Beside them stand the answers that
 cost nothing: the last training frame, the background, and for each moment the training frame that
-is nearest by conditioning.
+is nearest by conditioning, as it is and warped to what is wanted. And our network when it is given
+the frames beside the true one to paint from, which is as well as it could paint from any.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vidsynth import devices
+from vidsynth import devices, exemplars
 from vidsynth.bench import Asked, Row
-from vidsynth.bench.likeness import LOWER_IS_BETTER, judged, unit_of
+from vidsynth.bench.likeness import LOWER_IS_BETTER, judged, tremble, unit_of
 from vidsynth.bench.material import (
     Films,
     Study,
@@ -36,7 +37,10 @@ from vidsynth.bench.material import (
     workshop,
 )
 from vidsynth.bench.turns import InTurns, Pause
+from vidsynth.blocks import warp
+from vidsynth.dataset import Footage
 from vidsynth.files import writing
+from vidsynth.objectives import Recalled
 from vidsynth.processes import Processes
 from vidsynth.recipes import Recipe, load_recipe
 from vidsynth.regions import regions
@@ -102,6 +106,9 @@ def _contest(
     for name, frames in answers.items():
         yield from exam.rows(name, frames)
 
+    for score, value in tremble(exam.truth, exam.truth).items():
+        yield Row(name=f"{exam.name}: truth, {score}", value=value, unit=unit_of(score))
+
     kept: list[_Snapshot] = []
 
     def keeping(arm: str) -> Keep:
@@ -128,6 +135,9 @@ def _contest(
                 last[snapshot.arm] = exam.sit(seen, snapshot.weights, device)
                 yield from exam.rows(snapshot.arm, last[snapshot.arm], snapshot.minutes)
                 yield exam.steps(snapshot)
+                if snapshot.arm == OURS:
+                    bound = exam.beside(seen, snapshot.weights, device)
+                    yield from exam.rows(BESIDE, bound, snapshot.minutes)
             kept.clear()
     finally:
         for arm in arms.values():
@@ -238,7 +248,8 @@ def _train_reference(
 
 # Judging
 
-NEAREST = "nearest training frame"
+NEAREST, WARPED = "nearest training frame", "warped training frame"
+BESIDE = "ours painting from the frames beside the true one"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -274,6 +285,16 @@ class Exam:
             return seen.paint(generator, self.index, device, "fp32")
         return seen.render(generator, self.index, device)
 
+    def beside(self, seen: Study, weights: Weights, device: torch.device) -> Tensor:
+        """As `sit`, but every other held-out frame is painted from those between them."""
+        made = torch.empty_like(self.truth)
+        for first in (0, 1):
+            gallery = seen.footage.as_gallery(self.index[1 - first :: 2])
+            footage = replace(seen.footage, gallery=gallery)
+            painted = self.sit(replace(seen, footage=footage), weights, device)
+            made[first::2] = painted[first::2]
+        return made
+
     def free_answers(self, seen: Study) -> dict[str, Tensor]:
         """What costs no training, by name."""
         footage = seen.footage
@@ -288,11 +309,30 @@ class Exam:
             "last training frame": footage.pictures[training[-1:]].expand_as(self.truth),
             "background plate": plate.expand_as(self.truth),
             NEAREST: footage.pictures[nearest],
+            WARPED: self._warped(footage),
         }
+
+    def _warped(self, footage: Footage) -> Tensor:
+        """The exemplar that is most alike, brought to each held-out frame, over the plate."""
+        gallery, made = footage.gallery, footage.pictures[self.index]
+        if gallery is None:
+            raise ValueError("only what paints from exemplars has any to warp")
+        motion = footage.signal[self.index].crop(footage.window)
+        planned = exemplars.plan(gallery, motion, 1)
+        signal = gallery.recall(motion, planned, "cpu")
+        found = Recalled.of(signal, torch.device("cpu")).each(lambda x: x[:, 0])
+        copied = warp(found.images, found.flow, mode="bicubic")
+        x0, y0, x1, y1 = footage.window
+        if footage.plate is not None:
+            made[:] = footage.plate
+            plate = made[:, :, y0:y1, x0:x1].float() / 127.5 - 1
+            copied = plate.lerp(copied[:, :3], copied[:, 3:].add(1).div(2).clamp(0, 1))
+        made[:, :, y0:y1, x0:x1] = copied.add(1).mul(127.5).round().clamp(0, 255)
+        return made
 
     def rows(self, answer: str, frames: Tensor, minutes: float = 0.0) -> Iterator[Row]:
         """Judge an answer and tell its scores."""
-        found = judged(frames, self.truth, self.masks)
+        found = judged(frames, self.truth, self.masks) | tremble(frames, self.truth)
         self.scores[answer, minutes] = found
         when = f" {minutes:g} min" if minutes else ""
         for score, value in found.items():
@@ -314,7 +354,9 @@ class Exam:
         for minutes in (1.0, 2.0, 4.0, 8.0):
             everything = dict.fromkeys(self.scores.get((OURS, minutes), {}), 0.0)
             yield from self._better((OURS, minutes), (PLAIN, minutes), everything)
-        yield from self._better((OURS, 4.0), (NEAREST, 0.0), {"PSNR": 1.5})
+        for copied in (NEAREST, WARPED):
+            yield from self._better((OURS, 4.0), (copied, 0.0), {"PSNR": 1.5})
+        yield from self._better((OURS, 4.0), (BESIDE, 4.0), {"PSNR": -1.5})
         for answer in free:
             yield from self._better((OURS, 2.0), (answer, 0.0), dict.fromkeys(wanted, 0.0))
 

@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vidsynth import devices, registry
+from vidsynth import devices
 from vidsynth.bench import Asked, Row
-from vidsynth.bench.likeness import film_of, sharpness
+from vidsynth.bench.likeness import TREMBLE, sharpness, tremble
 from vidsynth.bench.material import (
     RECIPE_OF,
     Filmed,
@@ -33,8 +33,6 @@ from vidsynth.bench.material import (
 )
 from vidsynth.bench.quality import train_pausing
 from vidsynth.bench.turns import Pause, in_turns
-from vidsynth.errors import NotMeasurable
-from vidsynth.kinds import Metric
 from vidsynth.recipes import load_recipe
 from vidsynth.report import Reporter
 from vidsynth.scores import score
@@ -65,7 +63,6 @@ PARTS: Mapping[str, Mapping[str, Any]] = {
 }
 """Changes to the sequential generator. "From real frames" is trained to go on from real ones only,
 as a network that never meets its own mistakes."""
-TREMBLE = {"flow_warp": "e-3", "flicker": "levels"}
 STEADIER = 0.25
 """Share by which the sequence's tremble is to be below the frames'."""
 DRIFT = 0.02
@@ -193,16 +190,7 @@ def judged(made: Tensor, truth: Tensor) -> dict[str, float]:
     """PSNR, SSIM, sharpness, flow-warp error and flicker of (T, 3, H, W) uint8 frames."""
     whole = score(made, truth)
     found = {"PSNR": whole.psnr, "SSIM": whole.ssim, "sharpness": sharpness(made, truth)}
-    ours, real = film_of("made", made), film_of("real", truth)
-    for name in TREMBLE:
-        metric = registry.load("metric", name)()
-        assert isinstance(metric, Metric)
-        try:
-            metric.update(ours, None if metric.against == "nothing" else real)
-            found[name] = metric.compute().value
-        except NotMeasurable:
-            found[name] = float("nan")
-    return found
+    return found | tremble(made, truth)
 
 
 def drift(made: Tensor, truth: Tensor) -> float:

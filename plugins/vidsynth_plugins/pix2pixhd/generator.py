@@ -64,6 +64,9 @@ class Pix2PixHD(Generator):
         composites = self.options.background and self.conditions.background
         return Painter(self.options, channels=self.conditions.channels, background=composites)
 
+    def _new_objective(self) -> Objective:
+        return Pix2PixHDObjective(self.options, self._new_painter())
+
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:
         self._painter = filled(self._new_painter(), weights, method="pix2pixhd")
 
@@ -77,7 +80,7 @@ class Pix2PixHD(Generator):
                 f"pix2pixhd cannot be trained at {spec.width}x{spec.height}: it needs "
                 f"{SMALLEST} pixels each way; choose a larger size"
             )
-        return Pix2PixHDObjective(self.options, self._new_painter())
+        return self._new_objective()
 
     def expect(self, num_frames: int) -> None:
         self._num_frames = num_frames

@@ -219,6 +219,15 @@ def initialise(network: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Painted:
+    """Frames (..., 3, H, W) in about [-1, 1], and how they came about."""
+
+    frames: Tensor
+    raw: Tensor
+    """All paint: no exemplar shown, nor the face refined."""
+
+
 class Painter(nn.Module):
     """Conditioning in, a frame out: everything that the weights of a subject hold."""
 
@@ -296,6 +305,17 @@ class Painter(nn.Module):
             faces_B4: face boxes in pixels, x1 <= x0 where absent.
             recalled: exemplars, (B, K, ...), for a painter that looks at them.
         """
+        return self.paint(maps_BCHW, previous_B3HW, plate_3HW, faces_B4, recalled).frames
+
+    def paint(
+        self,
+        maps_BCHW: Tensor,
+        previous_B3HW: Tensor | None = None,
+        plate_3HW: Tensor | None = None,
+        faces_B4: Tensor | None = None,
+        recalled: Recalled | None = None,
+    ) -> Painted:
+        """As `forward`, and what of it is paint."""
         size = (maps_BCHW.shape[2], maps_BCHW.shape[3])
         given = [maps_BCHW, *self.also_seen(recalled)]
         if previous_B3HW is not None:
@@ -305,7 +325,8 @@ class Painter(nn.Module):
             shrunk = 2 ** len(self.body.encoders)  # pyright: ignore[reportArgumentType]
             size = (-(-size[0] // shrunk), -(-size[1] // shrunk))
         painted_BCHW = painted_BCHW[:, :, : size[0], : size[1]]
-        frames_B3HW = self.coloured(painted_BCHW, recalled, plate_3HW)
+        raw_B3HW = painted_BCHW[:, :3].tanh()
+        frames_B3HW = self.coloured(raw_B3HW, painted_BCHW, recalled, plate_3HW)
         if self.background:
             if plate_3HW is None:
                 raise ValueError("this painter composites over a plate, and was given none")
@@ -313,21 +334,26 @@ class Painter(nn.Module):
             drawn_B1HW = maps_BCHW[:, -self.channels :].amax(dim=1, keepdim=True)
             mask_B1HW = (painted_BCHW[:, 3:4] + likely_subject(drawn_B1HW, size)).sigmoid()
             frames_B3HW = plate_B3HW + mask_B1HW * (frames_B3HW - plate_B3HW)
+            raw_B3HW = plate_B3HW + mask_B1HW.detach() * (raw_B3HW - plate_B3HW)
         if self.face is not None and faces_B4 is not None and not self.is_coarse:
             current_BCHW = maps_BCHW[:, -self.channels :]
             frames_B3HW = frames_B3HW + self.face(frames_B3HW, current_BCHW, faces_B4)
-        return frames_B3HW
+        return Painted(frames_B3HW, raw_B3HW)
 
     def also_seen(self, recalled: Recalled | None) -> list[Tensor]:
         """What the network sees beside the maps: pictures (B, C, H, W)."""
         return []
 
     def coloured(
-        self, painted_BCHW: Tensor, recalled: Recalled | None, plate_3HW: Tensor | None
+        self,
+        raw_B3HW: Tensor,
+        painted_BCHW: Tensor,
+        recalled: Recalled | None,
+        plate_3HW: Tensor | None,
     ) -> Tensor:
-        """The subject (B, 3, H, W) from what the network made: colours, then the mask's logits
-        with a background, then what a kind of painter asked for."""
-        return painted_BCHW[:, :3].tanh()
+        """The subject (B, 3, H, W) from the paint and all that the network made: colours, then the
+        mask's logits with a background, then what a kind of painter asked for."""
+        return raw_B3HW
 
 
 def likely_subject(drawn_B1HW: Tensor, size: tuple[int, int]) -> Tensor:

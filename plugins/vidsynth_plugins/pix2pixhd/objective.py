@@ -30,6 +30,7 @@ from vidsynth_plugins.pix2pixhd.networks import (
     LocalEnhancer,
     MultiscalePatch,
     MultiscalePatchOptions,
+    Painted,
     Painter,
     halved_to,
 )
@@ -59,7 +60,7 @@ class Pix2PixHDObjective(Objective):
             Phase("G", painter, adam(painter, options.learning_rate)),
             Phase("D", self.judges, adam(self.judges, options.d_learning_rate)),
         )
-        self._pass: _Pass | None = None
+        self._pass: Pass | None = None
         self._stage = ""
         self._enter(self._stage_at(0.0))
 
@@ -72,13 +73,14 @@ class Pix2PixHDObjective(Objective):
         if phase == "G":
             del seen
             self._pass = self._run(batch)
-            return self._painter_losses(self._pass)
+            return self.painter_losses(self._pass)
         if seen is None or seen.batch is not batch:
             seen = self._run(batch)
         return self._judge_losses(seen)
 
-    def _run(self, batch: TrainBatch) -> _Pass:
-        made = paint(self.painter, self.options, batch)
+    def _run(self, batch: TrainBatch) -> Pass:
+        painted = paint(self.painter, self.options, batch)
+        made = painted.frames
         real = _sized(batch.frames_BTCHW[:, -made.shape[1] :], made)
         maps = _sized(batch.maps_BTCHW[:, -made.shape[1] :], made)
         faces = batch.regions.get("face")
@@ -86,17 +88,19 @@ class Pix2PixHDObjective(Objective):
         if self.judges.face is not None and faces is not None and not self.painter.is_coarse:
             faces_X4 = faces[:, -made.shape[1] :].flatten(0, 1)
             crops = [_face_crops(x, faces_X4, self.options.face_size) for x in (made, real, maps)]
-            fake_face = _Judged(crops[0], self.judges.face(crops[0], crops[2]))
-            real_face = _Judged(crops[1], self.judges.face(crops[1], crops[2]))
-        return _Pass(
+            fake_face = Judged(crops[0], self.judges.face(crops[0], crops[2]))
+            real_face = Judged(crops[1], self.judges.face(crops[1], crops[2]))
+        return Pass(
             batch=batch,
-            fake=_Judged(made, self.judges.frames(made, maps)),
-            real=_Judged(real, self.judges.frames(real, maps)),
+            raw=painted.raw,
+            fake=Judged(made, self.judges.frames(made, maps)),
+            real=Judged(real, self.judges.frames(real, maps)),
             fake_face=fake_face,
             real_face=real_face,
         )
 
-    def _painter_losses(self, seen: _Pass) -> dict[str, Tensor]:
+    def painter_losses(self, seen: Pass) -> dict[str, Tensor]:
+        """What phase "G" minimises, weighted."""
         o = self.options
         made, real = seen.fake.frames, seen.real.frames
         losses = {
@@ -105,7 +109,7 @@ class Pix2PixHDObjective(Objective):
             * feature_matching(seen.fake.judgement, seen.real.judgement),
         }
         if o.l1:
-            losses["l1"] = o.l1 * weighted_l1(made, real, self._importance(seen))
+            losses["l1"] = o.l1 * weighted_l1(made, real, self.importance(seen))
         if self.perceptual is not None:
             self.perceptual.to(made.device)
             losses["perceptual"] = o.perceptual * self._unlikeness(seen.fake, seen.real)
@@ -116,7 +120,7 @@ class Pix2PixHDObjective(Objective):
                 losses["face_perceptual"] = o.face_weight * o.perceptual * unlike
         return losses
 
-    def _judge_losses(self, seen: _Pass) -> dict[str, Tensor]:
+    def _judge_losses(self, seen: Pass) -> dict[str, Tensor]:
         gan = self.options.gan
         losses = {
             "real": 0.5 * judge_real(seen.real.judgement, gan),
@@ -127,11 +131,12 @@ class Pix2PixHDObjective(Objective):
             losses["face_fake"] = 0.5 * judge_fake(seen.fake_face.judgement, gan)
         return losses
 
-    def _unlikeness(self, fake: _Judged, real: _Judged) -> Tensor:
+    def _unlikeness(self, fake: Judged, real: Judged) -> Tensor:
         assert self.perceptual is not None
         return self.perceptual(fake.frames.flatten(0, 1), real.frames.flatten(0, 1))
 
-    def _importance(self, seen: _Pass) -> Tensor | None:
+    def importance(self, seen: Pass) -> Tensor | None:
+        """(B, N, 1, H, W): how much the L1 counts at each place; None for everywhere the same."""
         subject, made = seen.batch.weights_BT1HW, seen.fake.frames
         if subject is None or not self.options.subject_weight:
             return None
@@ -195,8 +200,9 @@ class Judges(nn.Module):
             self.face = MultiscalePatch(face_options, condition_channels=channels)
 
 
-def paint(painter: Painter, options: Pix2PixHDOptions, batch: TrainBatch) -> Tensor:
-    """The batch's last frame, or its last two with the gradient running through both."""
+def paint(painter: Painter, options: Pix2PixHDOptions, batch: TrainBatch) -> Painted:
+    """The batch's last frame, or its last two with the gradient running through both: (B, N, 3, H,
+    W)."""
     windows_BNCHW = stack_windows(batch.maps_BTCHW, options.window)
     faces_BT4 = batch.regions.get("face")
     previous = None
@@ -206,10 +212,13 @@ def paint(painter: Painter, options: Pix2PixHDOptions, batch: TrainBatch) -> Ten
     for n in range(-options.num_made, 0):
         faces_B4 = None if faces_BT4 is None else faces_BT4[:, n]
         recalled = batch.recalled and batch.recalled.each(lambda x, n=n: x[:, n])
-        frame = painter(windows_BNCHW[:, n], previous, batch.background_CHW, faces_B4, recalled)
-        made.append(frame)
-        previous = frame if options.previous else None
-    return torch.stack(made, dim=1)
+        one = painter.paint(windows_BNCHW[:, n], previous, batch.background_CHW, faces_B4, recalled)
+        made.append(one)
+        previous = one.frames if options.previous else None
+    return Painted(
+        frames=torch.stack([one.frames for one in made], dim=1),
+        raw=torch.stack([one.raw for one in made], dim=1),
+    )
 
 
 def stack_windows(maps_BTCHW: Tensor, window: int) -> Tensor:
@@ -219,20 +228,22 @@ def stack_windows(maps_BTCHW: Tensor, window: int) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Judged:
+class Judged:
     frames: Tensor
     judgement: Judgement
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Pass:
+class Pass:
     """One run of the painter and the discriminators, with its graph."""
 
     batch: TrainBatch
-    fake: _Judged
-    real: _Judged
-    fake_face: _Judged | None
-    real_face: _Judged | None
+    raw: Tensor
+    """(B, N, 3, H, W)"""
+    fake: Judged
+    real: Judged
+    fake_face: Judged | None
+    real_face: Judged | None
 
 
 def _sized(images_BTCHW: Tensor, like_BTCHW: Tensor) -> Tensor:
