@@ -27,7 +27,7 @@ from vidsynth_plugins.pix2pixhd import (
     Pix2PixHD,
     Pix2PixHDOptions,
 )
-from vidsynth_plugins.pix2pixhd.networks import GlobalGenerator, Painter, likely_subject
+from vidsynth_plugins.pix2pixhd.networks import GlobalGenerator, LogitConv, Painter, likely_subject
 from vidsynth_plugins.pix2pixhd.objective import Pix2PixHDObjective, paint, stack_windows
 from vidsynth_plugins.pix2pixhd.reference_weights import (
     input_channels,
@@ -557,6 +557,22 @@ def test_coarse_weights_render_at_full_size():
 
 
 # Everybody Dance Now and Deep Video Portraits
+
+
+@pytest.mark.parametrize("size", [(1, 3), (9, 4)])
+def test_the_logits_convolution_gives_what_pytorchs_gives(size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    quick = LogitConv(5, 1, 4, padding=2).double()
+    plain = torch.nn.Conv2d(5, 1, 4, padding=2).double()
+    plain.load_state_dict(quick.state_dict())
+    found = []
+    for layer in (quick, plain):
+        hidden = torch.randn(2, 5, *size, generator=torch.Generator().manual_seed(1)).double()
+        made = layer(hidden.requires_grad_())
+        slopes = torch.autograd.grad(made.square().sum(), [hidden, layer.weight, layer.bias])
+        found.append((made, *slopes))
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=0)
 
 
 def test_pairs_are_judged_as_both_conditions_then_both_frames():

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import cv2
 import numpy as np
@@ -38,6 +38,8 @@ from vidsynth.training import Budget, Run, TrainOptions, train
 from vidsynth.worlds import WORLDS
 
 # B batch, T frames, C channels, H, W pixels
+
+Network = TypeVar("Network", bound=nn.Module)
 
 FPS = Fraction(25)
 RECIPE_OF = {"puppet": "dance", "head": "face"}
@@ -347,11 +349,29 @@ def published_objective(
 
 
 def reference_of(objective: Objective) -> ReferenceSchedule:
-    """The reference schedule on a copy of the networks of `objective`."""
+    """The reference schedule on a copy of the networks of `objective`, in PyTorch's own layers."""
     judges = objective.phases[1].module
     discriminator = next(m for m in judges.modules() if isinstance(m, Discriminator))
     schedule = SequenceSchedule if objective.num_frames > 1 else ReferenceSchedule
-    return schedule(deepcopy(objective.generator), deepcopy(discriminator))
+    return schedule(_plainly(objective.generator), _plainly(discriminator))
+
+
+def _plainly(network: Network) -> Network:
+    """A copy whose convolutions are PyTorch's, with the same weights, where ours are quicker."""
+    network = deepcopy(network)
+    for parent in list(network.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, nn.Conv2d) and type(child) is not nn.Conv2d:
+                plain = nn.Conv2d(
+                    child.in_channels,
+                    child.out_channels,
+                    kernel_size=child.kernel_size,  # pyright: ignore[reportArgumentType]
+                    stride=child.stride,  # pyright: ignore[reportArgumentType]
+                    padding=child.padding,  # pyright: ignore[reportArgumentType]
+                )
+                plain.to(child.weight).load_state_dict(child.state_dict())
+                setattr(parent, name, plain)
+    return network
 
 
 def random_batch(

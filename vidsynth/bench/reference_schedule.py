@@ -2,9 +2,10 @@
 
 That of pix2pixHD, Wang et al. 2018, "High-Resolution Image Synthesis and Semantic Manipulation with
 Conditional GANs", and that of vid2vid, Wang et al. 2018, "Video-to-Video Synthesis", on one frame
-with its discriminator of frames. The networks are given, so that only the schedule is compared:
-three passes of the discriminator (the made frame detached, the real one, the made one), a generator
-loss that also back-propagates into the discriminator's weights, and PyTorch's Adam as it comes.
+with its discriminator of frames. The networks are given, those that ours trains in PyTorch's own
+layers, so that only how a step is computed is compared: three passes of the discriminator (the made
+frame detached, the real one, the made one), a generator loss that also back-propagates into the
+discriminator's weights, and PyTorch's Adam as it comes.
 """
 
 from __future__ import annotations

@@ -514,5 +514,24 @@ def _patch_layers(in_channels: int, options: MultiscalePatchOptions) -> nn.Modul
     for level, (fine, coarse) in enumerate(pairwise(widths), 1):
         conv = nn.Conv2d(fine, coarse, 4, stride=2 if level < options.layers else 1, padding=2)
         layers.append(nn.Sequential(conv, _norm(coarse, options.norm), leaky))
-    layers.append(nn.Sequential(nn.Conv2d(widths[-1], 1, 4, padding=2)))
+    layers.append(nn.Sequential(LogitConv(widths[-1], 1, 4, padding=2)))
     return layers
+
+
+class LogitConv(nn.Conv2d):
+    """A convolution to one channel.
+
+    On CPUs as a product with each tap and their shifted sum: the same numbers, several times
+    quicker than by kernels that are made for many channels.
+    """
+
+    def forward(self, hidden_BCHW: Tensor) -> Tensor:
+        if hidden_BCHW.device.type != "cpu":
+            return super().forward(hidden_BCHW)
+        side, pad = self.kernel_size[0], int(self.padding[0])
+        taps_KC11 = self.weight.flip(2, 3)[0].flatten(1).mT[..., None, None]
+        each_BKP = F.conv2d(hidden_BCHW, taps_KC11).flatten(2)
+        each_BKP = each_BKP.to(torch.promote_types(each_BKP.dtype, torch.float32))
+        height, width = (n + 2 * pad - side + 1 for n in hidden_BCHW.shape[2:])
+        summed_B1HW = F.fold(each_BKP, (height, width), side, padding=side - 1 - pad)
+        return summed_B1HW + self.bias[:, None, None]
