@@ -55,7 +55,7 @@ class ExemplarOptions(Pix2PixHDOptions):
         detail: how much more decidedly fine detail is taken from one picture than colours are: 1
             averages it, which is smooth and near the truth on the mean, more is sharp.
         raw: how much the L1 of the paint counts, before exemplars are blended in; that of the
-            finished frame counts 1.
+            finished frame counts 1. What is better painted is truer on the mean, and less sharp.
     """
 
     exemplars: int = 2
@@ -63,7 +63,7 @@ class ExemplarOptions(Pix2PixHDOptions):
     gallery: int = 256
     correction: float = 0.05
     detail: float = 6.0
-    raw: float = 1.0
+    raw: float = 0.0
     filters: int = 32
     downsamplings: int = 2
     blocks: int = 4

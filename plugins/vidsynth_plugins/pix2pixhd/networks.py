@@ -525,8 +525,10 @@ class LogitConv(nn.Conv2d):
     quicker than by kernels that are made for many channels.
     """
 
-    def forward(self, hidden_BCHW: Tensor) -> Tensor:
-        if hidden_BCHW.device.type != "cpu":
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride] - what is given has a shape
+        self, hidden_BCHW: Tensor
+    ) -> Tensor:
+        if hidden_BCHW.device.type != "cpu" or self.bias is None:
             return super().forward(hidden_BCHW)
         side, pad = self.kernel_size[0], int(self.padding[0])
         taps_KC11 = self.weight.flip(2, 3)[0].flatten(1).mT[..., None, None]
