@@ -7,6 +7,7 @@ import multiprocessing
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -33,10 +34,12 @@ from vidsynth.bench import (
     train_step,
 )
 from vidsynth.bench.material import (
+    RECIPE_OF,
     film,
     published_objective,
     random_batch,
     reference_of,
+    study,
     true_signal,
     write_maps,
 )
@@ -45,6 +48,7 @@ from vidsynth.cli import main
 from vidsynth.conditioning import LabelMaps
 from vidsynth.devices import prefetch_beside
 from vidsynth.errors import UnknownName, VidsynthError
+from vidsynth.recipes import load_recipe
 from vidsynth.report import Reporter
 
 ROOT = Path(__file__).parents[1]
@@ -380,12 +384,29 @@ def test_quality_runs(world: str, tmp_path: Path) -> None:
         "plain 0.01 min",
         "reference 0.01 min",
         "nearest training frame",
+        "warped training frame",
+        "ours painting from the frames beside the true one 0.01 min",
     ):
         assert rows[f"{world}: {answer}, PSNR"].value > 5
+        assert rows[f"{world}: {answer}, flow_warp"].value > 0
         assert rows[f"{world}: {answer}, face PSNR"].unit == "dB"
     assert rows[f"{world}: ours 0.01 min, steps"].value >= 1
     picture = cv2.imread(str(tmp_path / "sheet.png"))
     assert picture is not None and picture.shape == (5 * 64, 8 + 8 * len("reference") + 6 * 64, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", ["puppet", "head"])
+def test_a_frame_warped_to_itself_is_that_frame(world: str, tmp_path: Path) -> None:
+    path = film(tmp_path / "film.mp4", world, 40, height=128, width=128)
+    recipe = load_recipe(RECIPE_OF[world]).with_overrides({"size": 64})
+    seen = study(path, recipe)
+    exam = quality.Exam.of(world, seen)
+    alone = replace(seen.footage, gallery=seen.footage.as_gallery(exam.index))
+    answers = exam.free_answers(replace(seen, footage=alone))
+    assert likeness.judged(answers[quality.WARPED], exam.truth, {})["PSNR"] > 35
+    others = exam.free_answers(seen)
+    assert likeness.judged(others[quality.WARPED], exam.truth, {})["PSNR"] < 33
 
 
 def test_goals_compare_the_moments_that_were_promised() -> None:
@@ -398,6 +419,9 @@ def test_goals_compare_the_moments_that_were_promised() -> None:
         exam.scores["plain", minutes] = poor
         exam.scores["reference", minutes] = poor
     exam.scores["last training frame", 0.0] = poor
+    exam.scores["warped training frame", 0.0] = {**poor, "PSNR": 24.0}
+    exam.scores["ours", 4.0] = {**good, "flow_warp": 2.0}
+    exam.scores["plain", 4.0] = {**poor, "flow_warp": 3.0}
     rows = named(exam.goals(["last training frame"]))
     first = "clip: ours 1 min better than reference 8 min, "
     assert (rows[first + "L1"].value, rows[first + "L1"].ok) == (3.0, True)
@@ -406,6 +430,8 @@ def test_goals_compare_the_moments_that_were_promised() -> None:
     assert rows["clip: ours 4 min better than reference 4 min, SSIM"].ok
     assert rows["clip: ours 8 min better than plain 8 min, SSIM"].ok
     assert rows["clip: ours 2 min better than last training frame, PSNR"].value == 5.0
+    assert rows["clip: ours 4 min better than plain 4 min, flow_warp"].value == 1.0  # lower
+    assert not rows["clip: ours 4 min better than warped training frame, PSNR"].ok  # 1.5 dB
 
 
 # Steadiness
