@@ -388,8 +388,9 @@ def test_quality_runs(world: str, tmp_path: Path) -> None:
         "ours painting from the frames beside the true one 0.01 min",
     ):
         assert rows[f"{world}: {answer}, PSNR"].value > 5
-        assert rows[f"{world}: {answer}, flow_warp"].value > 0
+        assert rows[f"{world}: {answer}, flow_warp"].value >= 0
         assert rows[f"{world}: {answer}, face PSNR"].unit == "dB"
+    assert rows[f"{world}: truth, flow_warp"].value > 0
     assert rows[f"{world}: ours 0.01 min, steps"].value >= 1
     picture = cv2.imread(str(tmp_path / "sheet.png"))
     assert picture is not None and picture.shape == (5 * 64, 8 + 8 * len("reference") + 6 * 64, 3)
