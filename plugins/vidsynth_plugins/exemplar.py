@@ -22,9 +22,9 @@ from vidsynth.kinds import Conditions
 from vidsynth.losses import weighted_l1
 from vidsynth.objectives import Objective, Recalled
 from vidsynth_plugins.pix2pixhd.generator import Pix2PixHD
-from vidsynth_plugins.pix2pixhd.networks import Painted, Painter
 from vidsynth_plugins.pix2pixhd.objective import Pass, Pix2PixHDObjective
 from vidsynth_plugins.pix2pixhd.options import Pix2PixHDOptions, Stem, Upsampling
+from vidsynth_plugins.pix2pixhd.painter import Painter
 
 # B batch, K exemplars, N = K + 1 with what is painted new, H, W pixels
 
@@ -137,17 +137,12 @@ class ExemplarPainter(Painter):
         self.correction = options.correction
         self.detail = options.detail
 
-    def paint(
-        self,
-        maps_BCHW: Tensor,
-        previous_B3HW: Tensor | None = None,
-        plate_3HW: Tensor | None = None,
-        faces_B4: Tensor | None = None,
-        recalled: Recalled | None = None,
-    ) -> Painted:
+    def looked_at(
+        self, recalled: Recalled | None, previous_B3HW: Tensor | None
+    ) -> tuple[Recalled | None, Tensor | None]:
         if self.carry and recalled is not None and previous_B3HW is not None:
-            recalled, previous_B3HW = _with_one_more(recalled, previous_B3HW), None
-        return super().paint(maps_BCHW, previous_B3HW, plate_3HW, faces_B4, recalled)
+            return _with_one_more(recalled, previous_B3HW), None
+        return recalled, previous_B3HW
 
     def also_seen(self, recalled: Recalled | None) -> list[Tensor]:
         recalled = self._given(recalled)

@@ -77,7 +77,7 @@ def test_what_the_network_is_sure_of_is_copied_exactly() -> None:
     says[3], says[4] = -50.0, 50.0  # only the second exemplar
     painter = with_output(painter, says)
     images = smooth(2, 2)
-    made = painter(torch.zeros(2, 6, SIZE, SIZE), recalled=recalled(images))
+    made = painter(torch.zeros(2, 6, SIZE, SIZE), recalled=recalled(images)).frames
     torch.testing.assert_close(made, images[:, 1], atol=1e-5, rtol=0)
 
 
@@ -88,7 +88,7 @@ def test_where_nothing_is_valid_more_is_painted_new() -> None:
     says[:3] = 5.0  # white
     painter = with_output(painter, says)
     maps, black = torch.zeros(1, 6, SIZE, SIZE), -torch.ones(1, 2, 3, SIZE, SIZE)
-    sure, unsure = (painter(maps, recalled=recalled(black, v)).mean() for v in (1.0, 0.0))
+    sure, unsure = (painter(maps, recalled=recalled(black, v)).frames.mean() for v in (1.0, 0.0))
     assert float(unsure) > float(sure) + 0.1
 
 
@@ -99,7 +99,7 @@ def test_corrections_move_an_exemplar_as_far_as_the_option_says() -> None:
     says[5:7] = torch.tensor([50.0, 0.0])  # x of the first exemplar, all the way
     painter = with_output(painter, says)
     images = smooth(1, 2)
-    made = painter(torch.zeros(1, 6, SIZE, SIZE), recalled=recalled(images))
+    made = painter(torch.zeros(1, 6, SIZE, SIZE), recalled=recalled(images)).frames
     inner = made[..., : SIZE - 6]
     torch.testing.assert_close(inner, images[:, 0, :, :, 4:-2], atol=1e-4, rtol=0)
 
@@ -135,7 +135,7 @@ def test_over_a_still_background_only_the_subject_of_an_exemplar_is_copied() -> 
         torch.zeros(1, 3, SIZE, SIZE),
         plate_3HW=plate,
         recalled=recalled(torch.cat([images, cover], dim=2)),
-    )
+    ).frames
     left, right = made[..., : SIZE // 2 - 2], made[..., SIZE // 2 + 2 :]
     torch.testing.assert_close(left, images[:, 0, :, :, : SIZE // 2 - 2], atol=1e-4, rtol=0)
     torch.testing.assert_close(right, torch.full_like(right, 0.25), atol=1e-4, rtol=0)
@@ -191,7 +191,7 @@ def test_the_frame_before_is_one_more_exemplar() -> None:
         torch.cat([others.valid, torch.ones(1, 1, 1, SIZE, SIZE)], dim=1),
     )
     before = torch.rand(1, 3, SIZE, SIZE)
-    made = painter(torch.zeros(1, 6, SIZE, SIZE), before, recalled=told)
+    made = painter(torch.zeros(1, 6, SIZE, SIZE), before, recalled=told).frames
     torch.testing.assert_close(made[..., :-4], before[..., 2:-2], atol=1e-4, rtol=0)
 
 

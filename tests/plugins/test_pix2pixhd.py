@@ -27,8 +27,10 @@ from vidsynth_plugins.pix2pixhd import (
     Pix2PixHD,
     Pix2PixHDOptions,
 )
-from vidsynth_plugins.pix2pixhd.networks import GlobalGenerator, LogitConv, Painter, likely_subject
+from vidsynth_plugins.pix2pixhd.discriminators import LogitConv
+from vidsynth_plugins.pix2pixhd.networks import GlobalGenerator
 from vidsynth_plugins.pix2pixhd.objective import Pix2PixHDObjective, paint, stack_windows
+from vidsynth_plugins.pix2pixhd.painter import Painter, likely_subject
 from vidsynth_plugins.pix2pixhd.reference_weights import (
     input_channels,
     load_reference_discriminator,
@@ -330,7 +332,7 @@ def test_imported_global_generator_paints_the_same(
     expected = reference.run_global(maps, downs, blocks, head=True)
     assert expected.std() > 0.03  # a picture, not a constant
     with torch.no_grad():
-        assert (painter(maps) - expected).abs().max() < 1e-5
+        assert (painter(maps).frames - expected).abs().max() < 1e-5
 
 
 @pytest.mark.parametrize("batch_norm", [False, True])
@@ -343,7 +345,7 @@ def test_imported_local_enhancer_paints_the_same(tmp_path: Path, batch_norm: boo
     expected = reference.run_enhanced(maps, 2, 2, 3)
     assert expected.std() > 0.03
     with torch.no_grad():
-        assert (painter(maps) - expected).abs().max() < 1e-5
+        assert (painter(maps).frames - expected).abs().max() < 1e-5
 
 
 @pytest.mark.parametrize("flat", [False, True])
@@ -415,7 +417,7 @@ def reference_schedule(rule: Pix2PixHDObjective, on: TrainBatch, steps: int) -> 
         )
 
     for _ in range(steps):
-        fake = painter(maps[:, 0], None, on.background_CHW)[:, None]
+        fake = painter(maps[:, 0], None, on.background_CHW).frames[:, None]
         judged_detached = judge(fake.detach(), maps)
         judged_real = judge(real, maps)
         judged_fake = judge(fake, maps)
@@ -598,9 +600,10 @@ def test_the_second_frame_sees_the_first_generated_one_and_teaches_it():
     on = batch(2)
     made = paint(rule.painter, rule.options, on).frames
     zeros = torch.zeros_like(on.frames_BTCHW[:, 0])
-    first = rule.painter(on.maps_BTCHW[:, 0], zeros)
+    first = rule.painter(on.maps_BTCHW[:, 0], zeros).frames
     assert torch.allclose(made[:, 0], first, atol=1e-6)
-    assert torch.allclose(made[:, 1], rule.painter(on.maps_BTCHW[:, 1], first), atol=1e-6)
+    second = rule.painter(on.maps_BTCHW[:, 1], first).frames
+    assert torch.allclose(made[:, 1], second, atol=1e-6)
 
     maps = on.maps_BTCHW.clone().requires_grad_(True)
     again = TrainBatch(on.frames_BTCHW, maps)
@@ -624,7 +627,7 @@ def test_rendering_repeats_the_first_maps_before_the_start():
     assert plugin._painter is not None
     with torch.inference_mode():
         seen = torch.cat([maps[0], maps[0], maps[1]])[None]
-        expected = Clip.from_float(plugin._painter(seen), video[0].pts[1:2])
+        expected = Clip.from_float(plugin._painter(seen).frames, video[0].pts[1:2])
     assert torch.equal(render(plugin, video).frames[1:2], expected.frames)
 
 
@@ -633,8 +636,8 @@ def test_the_face_refiner_changes_the_face_and_nothing_else():
     painter, on = rule.painter, batch(1)
     boxes = torch.tensor([FACE, (5.0, 5.0, 5.0, 5.0)])  # the second has no face
     nn.init.normal_(painter.face.network.head[1].weight, 0, 0.5)  # pyright: ignore
-    plain = painter(on.maps_BTCHW[:, 0], faces_B4=None)
-    refined = painter(on.maps_BTCHW[:, 0], faces_B4=boxes)
+    plain = painter(on.maps_BTCHW[:, 0], faces_B4=None).frames
+    refined = painter(on.maps_BTCHW[:, 0], faces_B4=boxes).frames
     change = (refined - plain).abs().amax(dim=1)
     x0, y0, x1, y1 = (int(v) for v in FACE)
     assert change[0, y0:y1, x0:x1].mean() > 0.05
@@ -729,7 +732,9 @@ def test_an_untrained_mask_shows_the_plate_away_from_the_subject_and_paint_on_it
     maps[:, :, 40:80, 60:64] = 1.0
     painter = Painter(Pix2PixHDOptions(**SMALL), channels=3, background=True)
     with torch.no_grad():
-        white, black = (painter(maps, plate_3HW=torch.full((3, 128, 128), v)) for v in (1.0, -1.0))
+        white, black = (
+            painter(maps, plate_3HW=torch.full((3, 128, 128), v)).frames for v in (1.0, -1.0)
+        )
     shows_through = ((white - black) / 2).mean(dim=1)[0]  # 1 - mask
     assert shows_through[45:75, 61:63].max() < 0.2
     assert shows_through[45:75, 75:80].min() > 0.9

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from vidsynth.errors import BadOption
 from vidsynth.options import build
 from vidsynth_plugins.pix2pixhd import Pix2PixHDOptions
-from vidsynth_plugins.pix2pixhd.networks import Painter
+from vidsynth_plugins.pix2pixhd.painter import Painter
 from vidsynth_plugins.pix2pixhd.spade import Spade, SpadeGenerator
 
 
@@ -85,7 +85,7 @@ def test_every_layer_learns_from_the_maps(norm: str) -> None:
     )
     torch.manual_seed(0)
     painter = Painter(options, channels=3, background=False)
-    painter(maps(), None, None, None, None).square().mean().backward()
+    painter(maps()).frames.square().mean().backward()
     convolutions = [m for m in painter.modules() if isinstance(m, nn.Conv2d)]
     assert len(convolutions) > 10
     assert all(m.weight.grad is not None and m.weight.grad.any() for m in convolutions)

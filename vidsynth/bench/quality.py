@@ -3,11 +3,11 @@
 Our default recipe against the same network painting from nothing ("plain"), and against pix2pixHD
 as published (45.6 million weights, float32, batch 1, no L1, no average of weights, the schedule of
 `reference_schedule`). All train on the same film in turns of some seconds, each on its own clock;
-judging is on nobody's. The learning rates of each fall
-over the second half of its own budget, as its recipe says. Beside them stand the answers that
-cost nothing: the last training frame, the background, and for each moment the training frame that
-is nearest by conditioning, as it is and warped to what is wanted. And our network when it is given
-the frames beside the true one to paint from, which is as well as it could paint from any.
+judging is on nobody's. The learning rates of each fall over the second half of its own budget, as
+its recipe says. Beside them stand the answers that cost nothing: the last training frame, the
+background, and for each moment the training frame that is nearest by conditioning, as it is and
+warped to what is wanted. And our network when it is given the frames beside the true one to paint
+from, which is as well as it could paint from any.
 """
 
 from __future__ import annotations

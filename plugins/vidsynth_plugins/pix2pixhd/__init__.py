@@ -7,8 +7,8 @@ window of past conditioning frames. Ours: a still plate composited under a soft 
 a half-resolution trunk for small machines, a subject-weighted L1.
 """
 
+from vidsynth_plugins.pix2pixhd.discriminators import MultiscalePatch, MultiscalePatchOptions
 from vidsynth_plugins.pix2pixhd.generator import Pix2PixHD
-from vidsynth_plugins.pix2pixhd.networks import MultiscalePatch, MultiscalePatchOptions
 from vidsynth_plugins.pix2pixhd.options import Pix2PixHDOptions
 
 __all__ = ["MultiscalePatch", "MultiscalePatchOptions", "Pix2PixHD", "Pix2PixHDOptions"]

@@ -27,9 +27,9 @@ from vidsynth.errors import BadOption
 from vidsynth.kinds import Conditions, Generator
 from vidsynth.objectives import Objective, Recalled
 from vidsynth.stream import Chunk
-from vidsynth_plugins.pix2pixhd.networks import Painter
 from vidsynth_plugins.pix2pixhd.objective import Pix2PixHDObjective, stack_windows
 from vidsynth_plugins.pix2pixhd.options import Pix2PixHDOptions
+from vidsynth_plugins.pix2pixhd.painter import Painter
 from vidsynth_plugins.pix2pixhd.reference_weights import load_reference_weights
 
 # T frames, C channels, H, W pixels
@@ -125,7 +125,7 @@ class Pix2PixHD(Generator):
                 )
                 previous = frames_T3HW[-1:]
             else:
-                frames_T3HW = painter(windows_TCHW, None, plate, faces_T4, recalled)
+                frames_T3HW = painter(windows_TCHW, None, plate, faces_T4, recalled).frames
             run.made(len(chunk), perf_counter() - began)
             remembered = {"past": past_TCHW, "previous": previous}
             self._memory = {name: value for name, value in remembered.items() if value is not None}
@@ -185,7 +185,8 @@ def _one_by_one(
     for n in range(len(windows_TCHW)):
         face_14 = None if faces_T4 is None else faces_T4[n : n + 1]
         shown = recalled and recalled.each(lambda x, n=n: x[n : n + 1])
-        previous_13HW = painter(windows_TCHW[n : n + 1], previous_13HW, plate_3HW, face_14, shown)
+        window_1CHW = windows_TCHW[n : n + 1]
+        previous_13HW = painter(window_1CHW, previous_13HW, plate_3HW, face_14, shown).frames
         frames.append(previous_13HW)
     return torch.cat(frames)
 

@@ -25,16 +25,10 @@ from vidsynth.losses import (
 from vidsynth.objectives import Objective, Phase, TrainBatch
 from vidsynth.subject import build_discriminator
 from vidsynth.weights import WEIGHTS
-from vidsynth_plugins.pix2pixhd.networks import (
-    FACE_MARGIN,
-    LocalEnhancer,
-    MultiscalePatch,
-    MultiscalePatchOptions,
-    Painted,
-    Painter,
-    halved_to,
-)
+from vidsynth_plugins.pix2pixhd.discriminators import MultiscalePatch, MultiscalePatchOptions
+from vidsynth_plugins.pix2pixhd.networks import LocalEnhancer
 from vidsynth_plugins.pix2pixhd.options import Pix2PixHDOptions
+from vidsynth_plugins.pix2pixhd.painter import FACE_MARGIN, Painted, Painter, halved_to
 
 # B batch, T frames of the sample, N of them generated (1 or 2), C channels, H, W pixels
 
@@ -212,7 +206,7 @@ def paint(painter: Painter, options: Pix2PixHDOptions, batch: TrainBatch) -> Pai
     for n in range(-options.num_made, 0):
         faces_B4 = None if faces_BT4 is None else faces_BT4[:, n]
         recalled = batch.recalled and batch.recalled.each(lambda x, n=n: x[:, n])
-        one = painter.paint(windows_BNCHW[:, n], previous, batch.background_CHW, faces_B4, recalled)
+        one = painter(windows_BNCHW[:, n], previous, batch.background_CHW, faces_B4, recalled)
         made.append(one)
         previous = one.frames if options.previous else None
     return Painted(

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vidsynth.errors import BadSubject
 from vidsynth.weights import read as read_weights
-from vidsynth_plugins.pix2pixhd.networks import MultiscalePatchOptions
+from vidsynth_plugins.pix2pixhd.discriminators import MultiscalePatchOptions
 from vidsynth_plugins.pix2pixhd.options import Norm, Pix2PixHDOptions
 
 

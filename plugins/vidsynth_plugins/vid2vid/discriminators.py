@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vidsynth_plugins.pix2pixhd.networks import MultiscalePatch
+from vidsynth_plugins.pix2pixhd.discriminators import MultiscalePatch
 
 # B batch, T frames, C channels, H, W pixels
 

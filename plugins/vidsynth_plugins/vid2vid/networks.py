@@ -18,11 +18,11 @@ from vidsynth_plugins.pix2pixhd.networks import (
     conv7_stem,
     down_layers,
     initialise,
-    likely_subject,
     shuffle_head,
     shuffle_stem,
     up_layers,
 )
+from vidsynth_plugins.pix2pixhd.painter import likely_subject
 from vidsynth_plugins.vid2vid.options import Vid2VidOptions
 
 # B batch, L past frames, C channels of one frame's maps, K of a layer (colours, and a mask's

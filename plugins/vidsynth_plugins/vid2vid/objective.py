@@ -24,7 +24,7 @@ from vidsynth.losses import (
 from vidsynth.objectives import Objective, Phase, TrainBatch
 from vidsynth.subject import build_discriminator
 from vidsynth_plugins.flow import FlowEstimator, Remembering, flow_estimator
-from vidsynth_plugins.pix2pixhd.networks import MultiscalePatch, MultiscalePatchOptions
+from vidsynth_plugins.pix2pixhd.discriminators import MultiscalePatch, MultiscalePatchOptions
 from vidsynth_plugins.pix2pixhd.objective import adam, perceptual_loss
 from vidsynth_plugins.vid2vid.networks import Made, Past, Sequencer
 from vidsynth_plugins.vid2vid.options import Vid2VidOptions
