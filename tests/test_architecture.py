@@ -17,13 +17,14 @@ ORDER = (
     "errors", "report", "options", "registry", "recipes", "locks", "files", "scaffold", "weights",
     "devices", "compiling", "processes", "clip", "raster", "facemesh", "drawing", "smoothing",
     "hub", "bodies", "faces", "correspondence", "checksums", "conditioning", "several", "classes",
-    "animation", "exemplars", "regions", "stream", "objectives", "notes", "kinds", "loading",
-    "pixels", "sound", "encode", "pictures", "video", "worlds", "clips", "captions", "distances",
-    "blocks", "losses", "plate", "parametric", "retarget_body", "retarget_face", "retarget",
-    "summaries", "steady", "kept", "portions", "stages", "subject", "outputs", "provenance",
-    "filming", "importing", "tracking", "dataset", "given", "scores", "watching", "checkpoint",
-    "training", "choosing", "fitting", "making", "prompting", "generation", "clipmodels", "editing",
-    "animating", "jobs", "pipeline", "evaluation", "testing", "bench", "cli",
+    "animation", "blocks", "steady", "following", "exemplars", "regions", "stream", "objectives",
+    "notes", "kinds", "loading", "pixels", "sound", "encode", "pictures", "video", "worlds",
+    "clips", "captions", "distances", "losses", "plate", "parametric", "retarget_body",
+    "retarget_face", "retarget", "summaries", "kept", "portions", "stages", "subject", "outputs",
+    "provenance", "filming", "importing", "tracking", "dataset", "given", "scores", "watching",
+    "checkpoint", "training", "choosing", "fitting", "making", "prompting", "generation",
+    "clipmodels", "editing", "animating", "jobs", "pipeline", "evaluation", "testing", "bench",
+    "cli",
 )  # fmt: skip
 
 HEAVY = {"torch", "numpy", "cv2", "av", "mediapipe", "scipy", "pydantic", "vidsynth_plugins"}

@@ -108,6 +108,11 @@ class Conditioning(ABC):
         """(T, F) float32: position-free; the distance of two rows says how unlike frames are."""
         raise ValueError(f"{self.kind} offers no features")
 
+    def posture(self) -> Tensor | None:
+        """(T, D) float32: where its landmarks are, in picture heights. Optional: with it a subject
+        learns how what has no landmarks follows (`following`)."""
+        return None
+
     def steadied(self, pts: Tensor, rest_seconds: float) -> Self:
         """With the trembling of a tracker smoothed away, causally, less in motion. Optional.
 
@@ -355,6 +360,9 @@ class FaceSequence(Conditioning):
 
     def features(self) -> Tensor:
         return faces.features(self)
+
+    def posture(self) -> Tensor:
+        return self.landmarks.flatten(1) / self.size[0]
 
     def steadied(self, pts: Tensor, rest_seconds: float) -> FaceSequence:
         return faces.steadied(self, pts, rest_seconds)

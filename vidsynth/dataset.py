@@ -17,6 +17,7 @@ from vidsynth.conditioning import Conditioning, FaceSequence
 from vidsynth.errors import BadOption, CannotWrite, NoSubjectFound, UnsupportedVideo
 from vidsynth.exemplars import Before, Gallery, Plan
 from vidsynth.files import cache_folder, cache_key, writing
+from vidsynth.following import Following, Seen, learn
 from vidsynth.kinds import Conditions
 from vidsynth.objectives import Recalled, TrainBatch
 from vidsynth.plate import cut_out, estimate_plate
@@ -37,6 +38,8 @@ GAP_SECONDS = 0.5
 STRAY_SHARE = 0.3
 """Of the exemplars in training: any image of the gallery instead of the best. Another person's
 motion asks for what the target never did, and then even the best is a poor one."""
+LEARNT_FROM = 400
+"""Training frames from which it is learnt how exemplars follow."""
 IN_MEMORY_BYTES = 1 << 30
 """Drawings that take more are made again whenever they are asked for."""
 LARGE_PX, MOST_ENLARGED = 512, 4
@@ -112,7 +115,8 @@ class Footage:
             around = signal.silhouette(y1 - y0, x1 - x0)
             cover = cut_out(images, self.plate[:, y0:y1, x0:x1], around)
             images = torch.cat([images, cover], dim=1)
-        return Gallery(images=images, signal=signal, pts=self.pts[index])
+        following = self.gallery.following if self.gallery else None
+        return Gallery(images=images, signal=signal, pts=self.pts[index], following=following)
 
     def batch(
         self, starts: Tensor, num_frames: int, device: torch.device, *, num_recalled: int = 0
@@ -266,7 +270,22 @@ def prepare(
     usable = training.nonzero()[:, 0]
     kept = footage.as_gallery(usable[exemplars.cover(inside[usable].features(), gallery)])
     planned = exemplars.plan(kept, inside, conditions.exemplars, at=tracked.pts)
+    kept = replace(kept, following=_learnt(footage, kept, planned, usable, reporter))
     return replace(footage, gallery=kept, plan=planned)
+
+
+def _learnt(
+    footage: Footage, gallery: Gallery, plan: Plan, usable: Tensor, reporter: Reporter
+) -> Following | None:
+    """How the gallery follows, from some of the usable frames: each with the image that stands in
+    for it, and with any one."""
+    some = usable[torch.linspace(0, len(usable) - 1, min(LEARNT_FROM, len(usable))).long()]
+    anyhow = torch.Generator().manual_seed(0)
+    strays = torch.randint(len(gallery.images), some.shape, generator=anyhow)
+    frame = torch.arange(len(some))
+    pairs = torch.stack([torch.cat([plan.chosen[some, 0], strays]), frame.repeat(2)], dim=1)
+    wanted = Seen(footage.frames[some], footage.signal[some].crop(footage.window))
+    return learn(Seen(gallery.images, gallery.signal), wanted, pairs, reporter=reporter)
 
 
 def _output_crop(signal: Conditioning) -> Box:

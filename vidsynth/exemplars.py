@@ -17,8 +17,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from vidsynth.conditioning import Conditioning, Exemplars
+from vidsynth.correspondence import Warp
 from vidsynth.errors import BadSubject
 from vidsynth.files import writing
+from vidsynth.following import Following
 
 # N images of the gallery, T frames, K exemplars of a frame, D features, H, W pixels
 
@@ -45,6 +47,8 @@ class Gallery:
     """N frames, in pixels of the window."""
     pts: Tensor
     """(N,) float64 seconds in the target."""
+    following: Following | None = None
+    """What else is known of how these images change with what is wanted."""
 
     def recall(
         self,
@@ -59,16 +63,20 @@ class Gallery:
         frames, slots = plan.chosen.shape
         known = self.signal[plan.chosen.flatten()]
         wanted = motion[torch.arange(frames).repeat_interleave(slots)]
-        warp = known.warp_to(wanted, *self.images.shape[2:], device=device)
+        warp = self._warp(known, wanted, device)
         flow = warp.flow_T2HW.unflatten(0, (frames, slots))
         valid = warp.valid_T1HW.unflatten(0, (frames, slots))
         valid = valid * plan.strength.to(valid)[:, :, None, None, None]
         if before is not None:
-            onward = before.signal.warp_to(motion, *self.images.shape[2:], device=device)
+            onward = self._warp(before.signal, motion, device)
             seen = onward.valid_T1HW * before.made.to(valid)[:, None, None, None]
             flow = torch.cat([flow, onward.flow_T2HW[:, None]], dim=1)
             valid = torch.cat([valid, seen[:, None]], dim=1)
         return Exemplars(images=self.images, chosen=plan.chosen, flow=flow, valid=valid)
+
+    def _warp(self, known: Conditioning, wanted: Conditioning, device: torch.device | str) -> Warp:
+        warp = known.warp_to(wanted, *self.images.shape[2:], device=device)
+        return self.following.corrected(warp, known, wanted) if self.following else warp
 
     def stray(self, plan: Plan, share: float) -> Plan:
         """The plan with so many of its choices replaced by any image, at random."""
@@ -78,9 +86,10 @@ class Gallery:
 
     def save(self, folder: Path) -> None:
         """Write two files into a subject's folder."""
+        learnt = {} if self.following is None else self.following.tensors()
         with writing(folder / IMAGES) as temporary:
             save_file(
-                {"images": self.images.contiguous()},
+                {"images": self.images.contiguous()} | learnt,
                 temporary,
                 {"pts": json.dumps(self.pts.tolist())},
             )
@@ -92,7 +101,7 @@ class Gallery:
         """Read it back. Raises BadSubject."""
         try:
             with safe_open(folder / IMAGES, "pt") as file:
-                images = file.get_tensor("images")
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
                 pts = torch.tensor(json.loads(file.metadata()["pts"]), dtype=torch.float64)
             signal = kind.load(folder / SIGNAL)
         except (OSError, SafetensorError, KeyError, ValueError) as error:
@@ -100,7 +109,8 @@ class Gallery:
                 f"the exemplars in {folder} are missing or damaged ({error}); train the subject "
                 "again"
             ) from error
-        return Gallery(images=images, signal=signal, pts=pts)
+        following = Following.of(tensors)
+        return Gallery(images=tensors["images"], signal=signal, pts=pts, following=following)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
