@@ -57,9 +57,10 @@ class Following:
         change_TK = (_posture(wanted) - _posture(known)) @ self.components_DK
         change_TK = change_TK.clamp(-FARTHEST, FARTHEST).to(response_K2hw)
         moves_TX = height * (change_TK @ response_K2hw.flatten(1))
-        moves_T2hw = moves_TX.unflatten(1, response_K2hw.shape[1:])
+        _, _, rows, columns = response_K2hw.shape
+        moves_T2hw = moves_TX.unflatten(1, (2, rows, columns))
         unsure_T1HW = ((1 - warp.valid_T1HW) / (1 - AROUND)).clamp(max=1)
-        unsure_T1hw = F.adaptive_avg_pool2d(unsure_T1HW, moves_T2hw.shape[2:])
+        unsure_T1hw = F.adaptive_avg_pool2d(unsure_T1HW, (rows, columns))
         moves_T2HW = F.interpolate(moves_T2hw * unsure_T1hw, (height, width), mode="bilinear")
         return replace(warp, flow_T2HW=warp.flow_T2HW + moves_T2HW)
 
