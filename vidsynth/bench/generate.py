@@ -49,7 +49,7 @@ H100_FPS = 1816
 """What the arithmetic of the published network at 512x512 allows on an H100."""
 FIDELITY_DB = 40.0
 
-Network = Callable[[Tensor], Tensor]
+Network = Callable[[Tensor], object]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,7 +154,7 @@ def variants(network: nn.Module, device: torch.device) -> dict[str, Network]:
         return found
     light = deepcopy(network).bfloat16()
 
-    def autocast(maps: Tensor) -> Tensor:
+    def autocast(maps: Tensor) -> object:
         with devices.autocast(device, "bf16"):
             return network(maps)
 

@@ -13,7 +13,7 @@ from statistics import median
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.modules.module import (
     register_module_forward_hook,
     register_module_forward_pre_hook,
@@ -154,8 +154,8 @@ def boundary_rows(settings: Settings, device: torch.device) -> Iterator[Row]:
         with torch.inference_mode(), devices.autocast(device):
             for start in range(0, len(motion), stages.CHUNK):
                 maps = motion[start : start + stages.CHUNK].draw(settings.size, settings.size)
-                frames = network(maps.to(device).float() / 255, None, None, None, None)
-                levels = frames.float().add(1).mul(127.5).round().clamp(0, 255)
+                painted = network(maps.to(device).float() / 255, None, None, None, None)
+                levels = painted.frames.float().add(1).mul(127.5).round().clamp(0, 255)
                 made.append(levels.to(torch.uint8).cpu())
         return torch.cat(made)
 
@@ -217,9 +217,7 @@ def _networks_timed(now: Callable[[], float]) -> Iterator[list[float]]:
             hook.remove()
 
 
-def _painter(
-    settings: Settings, device: torch.device
-) -> tuple[Generator, Callable[..., Tensor], Conditioning]:
+def _painter(settings: Settings, device: torch.device) -> tuple[Generator, nn.Module, Conditioning]:
     """The plugin with untrained weights, the network inside it, and motion to paint."""
     plugin: Any = registry.load("generator", "pix2pixhd")
     motion = true_motion(PoseSequence, settings.frames, settings.size)

@@ -31,7 +31,7 @@ class ReferenceSchedule:
         """Take the networks.
 
         Args:
-            generator: maps (B, C, H, W) to frames (B, 3, H, W).
+            generator: maps (B, C, H, W) to what it painted, with `frames` (B, 3, H, W).
             discriminator: judges frames beside their maps.
             learning_rate: of both.
         """
@@ -75,7 +75,7 @@ class ReferenceSchedule:
 
     def made(self, batch: TrainBatch) -> list[Tensor]:
         """(B, 3, H, W): what is judged beside the batch's last frame."""
-        return [self.generator(batch.maps_BTCHW[:, -1])]
+        return [self.generator(batch.maps_BTCHW[:, -1]).frames]
 
 
 class SequenceSchedule(ReferenceSchedule):
