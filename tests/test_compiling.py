@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from vidsynth import compiling
-from vidsynth.compiling import LongRun
+from vidsynth.compiling import LongRun, frozen
 
 
 @pytest.fixture
@@ -99,3 +99,15 @@ def test_a_compiled_network_gives_the_same_pictures(
         expected = network(images)
         assert run(network, 100, 0.4).compiled
         assert torch.allclose(network(images), expected, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_frozen_networks_weights_are_constants(network: nn.Module) -> None:
+    """Which the compiler has laid out for its kernels: weights that change later do not count."""
+    images = torch.rand(2, 3, 8, 8)
+    with torch.inference_mode():
+        expected, fast = network(images), frozen(network)
+        assert torch.allclose(fast(images), expected, atol=1e-5)
+        for weight in network.parameters():
+            weight.zero_()
+        assert torch.allclose(fast(images), expected, atol=1e-5)

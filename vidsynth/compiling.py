@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+
+Made = TypeVar("Made")
 
 # Measured on two CPU cores, on networks that were in bfloat16 already (`vidsynth bench generate`).
 COMPILE_SECONDS = 45.0
@@ -14,6 +17,28 @@ SAVED = 0.15
 """Of the time that a frame takes."""
 
 log = logging.getLogger(__name__)
+
+
+def frozen(network: Callable[[Tensor], Made], **options: Any) -> Callable[[Tensor], Made]:
+    """Compiled, its weights constants that are laid out for their kernels beforehand: for inference
+    on tensors of one shape only.
+
+    Freezing given as an option of `torch.compile` itself comes too late, and does nothing: it is
+    asked for when the network is traced, which is at the first call.
+
+    Args:
+        network: maps one tensor.
+        options: of the compiler, TorchInductor.
+    """
+    from torch._inductor import config  # a second to import
+
+    compiled = torch.compile(network, dynamic=False)
+
+    def run(images: Tensor) -> Made:
+        with config.patch(freezing=True, **options):
+            return compiled(images)
+
+    return run
 
 
 class LongRun:
@@ -54,7 +79,7 @@ class _Compiled:
 
     def __init__(self, plain: Callable[[Tensor], Tensor]) -> None:
         self._plain = plain
-        self._fast = torch.compile(plain, options={"freezing": True}, dynamic=False)
+        self._fast = frozen(plain)
         self._shape: torch.Size | None = None
 
     def __call__(self, images: Tensor) -> Tensor:

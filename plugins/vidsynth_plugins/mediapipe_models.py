@@ -269,8 +269,10 @@ def _points(landmarks: Any, picture: Picture) -> NDArray[np.float32]:
 
 def _face_points(landmarks: Any, picture: Picture) -> NDArray[np.float32]:
     """The same for landmarks that carry no visibility (faces, hands): 1."""
-    scaled = coordinates(landmarks) * _scale(picture)
-    return np.column_stack([scaled, np.ones(len(scaled), np.float32)])
+    found = coordinates(landmarks)
+    points = np.ones((len(found), 4), np.float32)
+    np.multiply(found, _scale(picture), out=points[:, :3])
+    return points
 
 
 def _scale(picture: Picture) -> NDArray[np.float32]:

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 from typing import NamedTuple
 
 import cv2
@@ -39,6 +40,14 @@ class Frame(NamedTuple):
     parts: Mapping[str, Points]
     """Named point clouds (N, C); the last known ones (or zeros) where not seen."""
     seen: bool
+
+
+class _Seen(NamedTuple):
+    """What was seen when, and how large the subject was."""
+
+    seconds: float
+    found: Sighting | None
+    size: float
 
 
 def pictures(clip: Clip) -> Iterator[Picture]:
@@ -103,21 +112,22 @@ def follow(
         follower = Follower(tracker, person=person, margin=margin, parts=parts)
         smoothers: dict[str, Smoother] = {}
 
-        def look(picture: Picture, seconds: float) -> tuple[Sighting | None, float]:
-            return follower(picture, seconds), follower.size
+        def look_through(clip: Clip, told: SimpleQueue[_Seen | None]) -> None:
+            try:
+                for picture, seconds in zip(pictures(clip), clip.pts.tolist(), strict=True):
+                    told.put(_Seen(seconds, follower(picture, seconds), follower.size))
+            finally:
+                told.put(None)
 
         def sightings() -> Iterator[tuple[float, Mapping[str, Points] | None]]:
             """While the tracker looks at a picture, what it saw in the one before is worked on."""
-            last: tuple[float, Sighting | None, float] | None = None
             for clip in clips:
                 waiting.append((len(clip), (clip.height, clip.width)))
-                for picture, seconds in zip(pictures(clip), clip.pts.tolist(), strict=True):
-                    looking = beside.submit(look, picture, seconds)
-                    if last:
-                        yield smooth(*last)
-                    last = seconds, *looking.result()
-            if last:
-                yield smooth(*last)
+                told: SimpleQueue[_Seen | None] = SimpleQueue()
+                looking = beside.submit(look_through, clip, told)
+                for seen in iter(told.get, None):
+                    yield smooth(*seen)
+                looking.result()  # raises what stopped it
 
         def smooth(
             seconds: float, found: Sighting | None, size: float

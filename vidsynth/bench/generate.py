@@ -30,6 +30,7 @@ from vidsynth.bench.material import (
 from vidsynth.bench.measure import Clock, interleaved, per_second, speed_up
 from vidsynth.choosing import resolved_plugins
 from vidsynth.clip import VideoSpec
+from vidsynth.compiling import frozen
 from vidsynth.conditioning import Conditioning
 from vidsynth.errors import DeviceUnavailable, VidsynthError
 from vidsynth.exemplars import Gallery
@@ -164,11 +165,9 @@ def variants(network: nn.Module, device: torch.device) -> dict[str, Network]:
         found["bf16 weights, channels last"] = lambda maps: last(
             maps.contiguous(memory_format=torch.channels_last)
         )
-        graphs = {"freezing": True, "triton.cudagraphs": True}
-        found["bf16 weights, compiled and frozen"] = torch.compile(last, options=graphs)  # pyright: ignore
+        found["bf16 weights, compiled and frozen"] = frozen(last, **{"triton.cudagraphs": True})
     else:
-        frozen = torch.compile(light, options={"freezing": True})
-        found["bf16 weights, compiled and frozen"] = frozen  # pyright: ignore
+        found["bf16 weights, compiled and frozen"] = frozen(light)
     return found
 
 
