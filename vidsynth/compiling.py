@@ -12,8 +12,8 @@ from torch import Tensor, nn
 Made = TypeVar("Made")
 
 # Measured on two CPU cores, on networks that were in bfloat16 already (`vidsynth bench generate`).
-COMPILE_SECONDS = 45.0
-SAVED = 0.15
+COMPILE_SECONDS = 20.0
+SAVED = 0.2
 """Of the time that a frame takes."""
 
 log = logging.getLogger(__name__)
@@ -66,7 +66,8 @@ class LongRun:
             return
         if self._left * SAVED * seconds / frames > COMPILE_SECONDS:
             log.warning(
-                "compiling the network, about a minute; the %d frames to come save more than that",
+                "compiling the network, about %d s; the %d frames to come save more than that",
+                COMPILE_SECONDS,
                 self._left,
             )
             self._network.forward = _Compiled(self._network.forward)
