@@ -5,14 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 import torch.nn.functional as F
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from vidsynth.blocks import warp
 from vidsynth.conditioning import FaceSequence
 from vidsynth.correspondence import AROUND
-from vidsynth.exemplars import Before, Gallery, plan
+from vidsynth.errors import BadSubject
+from vidsynth.exemplars import IMAGES, Before, Gallery, plan
 from vidsynth.following import COMPONENTS, FARTHEST, LEAST_PAIRS, Following, Seen, learn
 from vidsynth.testing import nodding_face, times, waving_person
 from vidsynth.worlds import WORLDS
@@ -185,3 +189,17 @@ def test_it_survives_the_subjects_files(tmp_path: Path) -> None:
     assert back is not None
     assert torch.equal(back.components_DK, following.components_DK)
     assert torch.equal(back.response_K2hw, following.response_K2hw)
+
+
+@pytest.mark.parametrize("lost", ["images", "following.response"])
+def test_a_subjects_file_that_lacks_a_part_is_refused(tmp_path: Path, lost: str) -> None:
+    shown = shifts(4, 9)
+    Gallery(images=pictures(shown), signal=at(shown), pts=times(4), following=learnt()).save(
+        tmp_path
+    )
+    with safe_open(tmp_path / IMAGES, "pt") as file:
+        kept = {name: file.get_tensor(name) for name in file.keys() if name != lost}  # noqa: SIM118
+        told = file.metadata()
+    save_file(kept, tmp_path / IMAGES, told)
+    with pytest.raises(BadSubject, match=r"exemplars .* missing or damaged"):
+        Gallery.load(tmp_path, FaceSequence)

@@ -103,14 +103,14 @@ class Gallery:
             with safe_open(folder / IMAGES, "pt") as file:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
                 pts = torch.tensor(json.loads(file.metadata()["pts"]), dtype=torch.float64)
+            images, following = tensors["images"], Following.of(tensors)
             signal = kind.load(folder / SIGNAL)
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             raise BadSubject(
                 f"the exemplars in {folder} are missing or damaged ({error}); train the subject "
                 "again"
             ) from error
-        following = Following.of(tensors)
-        return Gallery(images=tensors["images"], signal=signal, pts=pts, following=following)
+        return Gallery(images=images, signal=signal, pts=pts, following=following)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
