@@ -36,7 +36,8 @@ class Finder:
     def __call__(self, number: int) -> list[float]:
         def find() -> dict[str, Tensor]:
             self.looked += 1
-            return {"value": torch.tensor([number, number**2], dtype=torch.float64)}
+            value = torch.tensor([number, number**2], dtype=torch.float64)
+            return {"value": value, "beside": torch.tensor(number)}  # names in any order
 
         return self.log.once(find)["value"].tolist()
 

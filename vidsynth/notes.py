@@ -40,7 +40,7 @@ class Notes:
         self._pages = 0
         self._before = _nothing() if folder is None else self._read(folder)
         self._fresh: list[Finding] = []
-        self._bytes, self._turned = 0, time.monotonic()
+        self._turned = time.monotonic()
 
     @property
     def begun(self) -> bool:
@@ -58,13 +58,14 @@ class Notes:
         found = find()
         if self._folder is not None:
             self._fresh.append(found)
-            self._bytes += sum(tensor.nbytes for tensor in found.values())
         return found
 
     def rest(self) -> None:
         """Say that nothing but the findings matters for what comes."""
+        if self._folder is None or not self._fresh:
+            return
         late = time.monotonic() - self._turned >= EVERY
-        if self._folder is None or not self._fresh or not (late or self._bytes >= MOST_BYTES):
+        if not late and sum(t.nbytes for found in self._fresh for t in found.values()) < MOST_BYTES:
             return
         try:
             make_folder(self._folder)
@@ -74,7 +75,7 @@ class Notes:
             self._folder = None
         self._pages += 1
         self._fresh = []
-        self._bytes, self._turned = 0, time.monotonic()
+        self._turned = time.monotonic()
 
     def _read(self, folder: Path) -> Iterator[Finding]:
         """What was noted before, as far as it is whole."""
@@ -102,7 +103,7 @@ def _write(path: Path, findings: list[Finding]) -> None:
     named = {
         f"{number:06}/{name}": tensor.detach().cpu().contiguous()
         for number, finding in enumerate(findings)
-        for name, tensor in finding.items()
+        for name, tensor in sorted(finding.items())
     }
     save_tensors(path, named, {"findings": str(len(findings)), "checksum": checksum(named)})
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,39 +24,40 @@ class Smoother:
     def __init__(self, rest_seconds: float, agility: float) -> None:
         self._rest_seconds = rest_seconds
         self._agility = agility
-        self._last: tuple[float, Points, Points] | None = None
+        self._last: tuple[float, Points, Points] | None = None  # seconds, (C, N), (2, N)
 
     def __call__(self, points: Points, seconds: float, unit: float) -> Points:
         """The smoothed (N, C) points. `unit`: size of the subject in the scale of the points."""
         if self._rest_seconds <= 0:
             return points
-        if self._last is None or self._starts_anew(points, seconds, unit):
-            self._last = seconds, points, np.zeros_like(points[:, :2])
-            return points
+        now = np.ascontiguousarray(points.T)  # by coordinate: numpy is slow along short rows
+        if self._last is None or seconds - self._last[0] > self.FORGET:
+            return self._begin(now, seconds)
         then, before, velocity = self._last
         elapsed = seconds - then
-        moved = (points[:, :2] - before[:, :2]) / (elapsed * unit)
-        velocity = velocity + _gain(self.SPEED_CUTOFF, elapsed) * (moved - velocity)
-        speed = np.hypot(velocity[:, :1], velocity[:, 1:])
-        cutoff = 1 / (2 * np.pi * self._rest_seconds) + self._agility * speed
-        smoothed = before + _gain(cutoff, elapsed) * (points - before)
+        moved = now[:2] - before[:2]
+        if _most_leapt(moved, unit / 2):
+            return self._begin(now, seconds)
+        gain = 1 / (1 + 1 / (2 * np.pi * self.SPEED_CUTOFF * elapsed))
+        velocity = velocity + gain * (moved / (elapsed * unit) - velocity)
+        # The cutoff, times 2 pi and the time that has passed.
+        turned = 2 * np.pi * self._agility * elapsed * np.hypot(*velocity)
+        turned += elapsed / self._rest_seconds
+        smoothed = before + turned / (1 + turned) * (now - before)
         self._last = seconds, smoothed, velocity
-        return smoothed
+        return smoothed.T
 
-    def _starts_anew(self, points: Points, seconds: float, unit: float) -> bool:
-        """After a long absence, or when most points have leapt half the subject's size."""
-        assert self._last is not None
-        then, before, _ = self._last
-        if seconds - then > self.FORGET:
-            return True
-        leap = np.hypot(*(points[:, :2] - before[:, :2]).T)
-        # The median costs more than all the rest, and nearly always nothing has leapt at all.
-        return bool(leap.max(initial=0) > unit / 2 and np.median(leap) > unit / 2)
+    def _begin(self, points_CN: Points, seconds: float) -> Points:
+        self._last = seconds, points_CN, np.zeros_like(points_CN[:2])
+        return points_CN.T
 
 
-def _gain(cutoff: Any, elapsed: float) -> Any:
-    """Weight of the new value in a first-order low-pass filter of this cutoff in Hz."""
-    return 1 / (1 + 1 / (2 * np.pi * cutoff * elapsed))
+def _most_leapt(moved_2N: Points, distance: float) -> bool:
+    """Whether most points have moved so far."""
+    # The median costs more than all the rest, and nearly always nothing has leapt at all.
+    if max(moved_2N.max(initial=0), -moved_2N.min(initial=0)) <= distance / 2:
+        return False
+    return bool(np.median(np.hypot(*moved_2N)) > distance)
 
 
 def smoothed(

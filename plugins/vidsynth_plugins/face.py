@@ -16,7 +16,8 @@ from vidsynth.conditioning import FaceSequence
 from vidsynth.facemesh import load_face_mesh
 from vidsynth.kinds import Extractor
 from vidsynth.smoothing import Points
-from vidsynth_plugins.mediapipe_models import Sighting, Tracker, open_face
+from vidsynth_plugins.mediapipe_models import Tracker, open_face
+from vidsynth_plugins.sighting import Sighting
 from vidsynth_plugins.tracking import Frame, TrackingOptions, follow
 
 # T frames, N points
@@ -90,7 +91,7 @@ class FaceExtractor(Extractor):
 
 
 def _measure(sighting: Sighting) -> Mapping[str, Points]:
-    return {"landmarks": sighting.points[:, :3]}
+    return {"landmarks": sighting.clouds.points[:, :3]}
 
 
 def _sequence(frames: list[Frame], size: tuple[int, int]) -> FaceSequence:
@@ -131,10 +132,10 @@ def fit_head_pose(landmarks: NDArray[np.floating]) -> HeadPose:
     weight = np.array(_RIGID_WEIGHTS) / np.sum(_RIGID_WEIGHTS)
     model = load_face_mesh().vertices[list(_RIGID)].astype(np.float64)
     points = landmarks[:, list(_RIGID)].astype(np.float64)
-    model_centre, centre = weight @ model, np.einsum("n,tnc->tc", weight, points)
+    model_centre, centre = weight @ model, np.tensordot(points, weight, (1, 0))
     model, points = model - model_centre, points - centre[:, None]
 
-    covariance = np.einsum("tni,n,nj->tij", points, weight, model)
+    covariance = np.tensordot(points, weight[:, None] * model, (1, 0))
     left, values, right = np.linalg.svd(covariance)
     # A mirrored face is no rotation: turn the least certain axis round.
     values[:, 2] *= np.sign(np.linalg.det(left @ right))

@@ -36,10 +36,7 @@ def _off_the_wire(raw: bytes, count: int, fields: int) -> NDArray[np.float32] | 
     size = len(raw) // max(count, 1)
     if size * count != len(raw) or not 2 + 5 * fields <= size < 2 + 128:
         return None
-    messages = np.frombuffer(raw, np.uint8).reshape(count, size)
-    table = messages[:, 2 : 2 + 5 * fields].reshape(count, fields, 5)
-    tags = bytes([0x0A, size - 2, *range(13, 8 * fields + 6, 8)])
-    found = np.concatenate([messages[:, :2], table[:, :, 0]], axis=1)
-    if found.tobytes() != tags * count:
+    tags = {0: 0x0A, 1: size - 2} | {2 + 5 * n: 13 + 8 * n for n in range(fields)}
+    if any(raw[place::size].count(tag) != count for place, tag in tags.items()):
         return None
-    return np.ascontiguousarray(table[:, :, 1:]).view("<f4")[:, :, 0]
+    return np.ndarray((count, fields), "<f4", raw, 3, (size, 5)).astype(np.float32)

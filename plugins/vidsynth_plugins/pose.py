@@ -14,7 +14,8 @@ from vidsynth.clip import Clip
 from vidsynth.conditioning import PoseSequence
 from vidsynth.kinds import Extractor
 from vidsynth.smoothing import Points
-from vidsynth_plugins.mediapipe_models import Sighting, Tracker, open_pose
+from vidsynth_plugins.mediapipe_models import Tracker, open_pose
+from vidsynth_plugins.sighting import Sighting
 from vidsynth_plugins.tracking import Frame, TrackingOptions, follow
 
 
@@ -78,13 +79,14 @@ class PoseExtractor(Extractor):
         return wanted | ({"face": 478} if self.options.face else {})
 
     def _measure(self, sighting: Sighting) -> Mapping[str, Points]:
-        assert sighting.world is not None
-        clouds = {"keypoints": sighting.points, "hands": sighting.hands, "face": sighting.face}
-        parts = {"world": sighting.world}
+        seen = sighting.clouds
+        assert seen.world is not None
+        clouds = {"keypoints": seen.points, "hands": seen.hands, "face": seen.face}
+        parts = {"world": seen.world}
         for name in self._parts().keys() - parts:
             cloud = clouds[name]
             if cloud is None:  # a search of the whole picture finds bodies only
-                cloud = _hidden(sighting.points[0], self._parts()[name])
+                cloud = _hidden(seen.points[0], self._parts()[name])
             parts[name] = cloud[:, [0, 1, 3]]
         return parts
 

@@ -6,13 +6,12 @@ not matter how a video is cut into clips.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from queue import SimpleQueue
 from typing import NamedTuple
 
 import cv2
@@ -21,7 +20,8 @@ import numpy as np
 from vidsynth import bodies
 from vidsynth.clip import Clip
 from vidsynth.smoothing import Points, Smoother
-from vidsynth_plugins.mediapipe_models import Picture, Sighting, Tracker
+from vidsynth_plugins.mediapipe_models import Picture, Tracker
+from vidsynth_plugins.sighting import Box, Sighting
 
 # T frames, N points
 
@@ -40,14 +40,6 @@ class Frame(NamedTuple):
     parts: Mapping[str, Points]
     """Named point clouds (N, C); the last known ones (or zeros) where not seen."""
     seen: bool
-
-
-class _Seen(NamedTuple):
-    """What was seen when, and how large the subject was."""
-
-    seconds: float
-    found: Sighting | None
-    size: float
 
 
 def pictures(clip: Clip) -> Iterator[Picture]:
@@ -106,28 +98,18 @@ def follow(
             turn, when a search of the whole finds nobody.
     """
     waiting: deque[tuple[int, tuple[int, int]]] = deque()  # clips whose frames are on their way
-    # The pool first: whatever it still does is awaited before the tracker is closed.
-    with closing(open_tracker()) as tracker, ThreadPoolExecutor(1, "vidsynth-follow") as beside:
+    with closing(open_tracker()) as tracker:
         person = (options.person or 1) - 1
         follower = Follower(tracker, person=person, margin=margin, parts=parts)
         smoothers: dict[str, Smoother] = {}
 
-        def look_through(clip: Clip, told: SimpleQueue[_Seen | None]) -> None:
-            try:
-                for picture, seconds in zip(pictures(clip), clip.pts.tolist(), strict=True):
-                    told.put(_Seen(seconds, follower(picture, seconds), follower.size))
-            finally:
-                told.put(None)
-
         def sightings() -> Iterator[tuple[float, Mapping[str, Points] | None]]:
-            """While the tracker looks at a picture, what it saw in the one before is worked on."""
             for clip in clips:
                 waiting.append((len(clip), (clip.height, clip.width)))
-                told: SimpleQueue[_Seen | None] = SimpleQueue()
-                looking = beside.submit(look_through, clip, told)
-                for seen in iter(told.get, None):
-                    yield smooth(*seen)
-                looking.result()  # raises what stopped it
+                moments = zip(pictures(clip), clip.pts.tolist(), strict=True)
+                # The whole clip first, then what was seen in it: see `sighting`.
+                seen = [(t, follower(picture, t), follower.size) for picture, t in moments]
+                yield from (smooth(*at) for at in seen)
 
         def smooth(
             seconds: float, found: Sighting | None, size: float
@@ -201,7 +183,7 @@ class Follower:
         self._person = person
         self._margin = margin
         self._window: Window | None = None
-        self._last: tuple[float, Points] | None = None  # when and where: seconds, box
+        self._last: tuple[float, Box] | None = None  # when and where: seconds, box
         self._in_sight = False
         self._alone = True  # nobody else was ever seen
         self._next_look = -np.inf
@@ -233,19 +215,20 @@ class Follower:
         return seconds >= self._next_look
 
     def _track(self, picture: Picture, seconds: float) -> Sighting | None:
-        x0, y0, x1, y1 = self._window or _whole(picture)
-        shown = np.ascontiguousarray(picture[y0:y1, x0:x1])
-        found = self._tracker.track(shown, seconds)
-        return found.moved(x0, y0) if found and self._window else found
+        if self._window is None:
+            return self._tracker.track(picture, seconds)
+        x0, y0, x1, y1 = self._window
+        found = self._tracker.track(np.ascontiguousarray(picture[y0:y1, x0:x1]), seconds)
+        return found and found.moved(x0, y0)
 
-    def _distance(self, seen: Points, seconds: float) -> float:
+    def _distance(self, seen: Box, seconds: float) -> float:
         """How unlike the last box this one is; up to 1 it can be of the same subject. Half a size
         to the side, or half as large again, is too much at once; time allows for more."""
         assert self._last is not None
         then, box = self._last
-        shift = np.linalg.norm(_centre(seen) - _centre(box)) / max(_size(box), 1)
-        growth = abs(np.log(max(_size(seen), 1) / max(_size(box), 1)))
-        return float((shift + growth) / (0.5 + 2 * (seconds - then)))
+        shift = math.dist(_centre(seen), _centre(box)) / max(_size(box), 1)
+        growth = abs(math.log(max(_size(seen), 1) / max(_size(box), 1)))
+        return (shift + growth) / (0.5 + 2 * (seconds - then))
 
     def _look(self, picture: Picture, seconds: float, tracked: Sighting | None) -> Sighting | None:
         """Search the whole picture for the subject; set window and tracker on it."""
@@ -281,29 +264,30 @@ class Follower:
             return
         wanted = self._around(self._last[1], picture)
         slack = 0.5 * self._margin * self.size
-        escaping = np.abs(np.subtract(wanted, self._window)).max() > slack
-        if escaping:
+        if max(abs(a - b) for a, b in zip(wanted, self._window, strict=True)) > slack:
             self._window = wanted
             self._tracker.reset()
 
-    def _around(self, box: Points, picture: Picture) -> Window:
+    def _around(self, box: Box, picture: Picture) -> Window:
         height, width = picture.shape[:2]
         reach = self._margin * _size(box)
-        low = np.clip(np.floor(box[:2] - reach), 0, (width - 1, height - 1)).astype(int)
-        high = np.clip(np.ceil(box[2:] + reach), low + 1, (width, height)).astype(int)
-        return (*low.tolist(), *high.tolist())
+        x0, x1 = _within(box[0] - reach, box[2] + reach, width)
+        y0, y1 = _within(box[1] - reach, box[3] + reach, height)
+        return x0, y0, x1, y1
 
 
-def _whole(picture: Picture) -> Window:
-    return (0, 0, picture.shape[1], picture.shape[0])
+def _within(low: float, high: float, length: int) -> tuple[int, int]:
+    """A stretch of at least one pixel, within so many pixels."""
+    first = min(max(math.floor(low), 0), length - 1)
+    return first, min(max(math.ceil(high), first + 1), length)
 
 
-def _size(box: Points) -> float:
-    return float(max(box[2] - box[0], box[3] - box[1]))
+def _size(box: Box) -> float:
+    return max(box[2] - box[0], box[3] - box[1])
 
 
-def _centre(box: Points) -> Points:
-    return (box[:2] + box[2:]) / 2
+def _centre(box: Box) -> tuple[float, float]:
+    return (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
 
 
 def _everybody(tracker: Tracker, picture: Picture, parts: tuple[int, ...]) -> list[Sighting]:
@@ -327,9 +311,12 @@ def _tiles(picture: Picture, fraction: int) -> Iterator[Window]:
         yield (x0, y0, x0 + width, y0 + height)
 
 
-def _overlap(one: Points, other: Points) -> float:
+def _overlap(one: Box, other: Box) -> float:
     """Intersection of two boxes over their union."""
-    low, high = np.maximum(one[:2], other[:2]), np.minimum(one[2:], other[2:])
-    shared = float(np.prod(np.maximum(high - low, 0)))
-    areas = float(np.prod(one[2:] - one[:2]) + np.prod(other[2:] - other[:2]))
-    return shared / max(areas - shared, 1e-6)
+    low, high = map(max, one[:2], other[:2]), map(min, one[2:], other[2:])
+    shared = _area(tuple[float, float, float, float]((*low, *high)))
+    return shared / max(_area(one) + _area(other) - shared, 1e-6)
+
+
+def _area(box: Box) -> float:
+    return max(box[2] - box[0], 0.0) * max(box[3] - box[1], 0.0)

@@ -18,8 +18,9 @@ from vidsynth.worlds import WORLDS
 from vidsynth_plugins import mediapipe_models
 from vidsynth_plugins.face import FaceExtractor
 from vidsynth_plugins.face3d.extractor import Face3DExtractor, Face3DOptions
-from vidsynth_plugins.mediapipe_models import Picture, Sighting, Tracker
+from vidsynth_plugins.mediapipe_models import Picture, Tracker
 from vidsynth_plugins.pose import PoseExtractor
+from vidsynth_plugins.sighting import Clouds, Sighting
 from vidsynth_plugins.tracking import (
     FIRST_WAIT,
     Follower,
@@ -36,7 +37,7 @@ def as_sighting(mask: np.ndarray) -> Sighting:
     rows, columns = np.nonzero(mask)
     low, high = (columns.min(), rows.min()), (columns.max() + 1, rows.max() + 1)
     corners = np.array([[*low, 0, 1], [*high, 0, 1]], np.float32)
-    return Sighting(points=corners)
+    return Sighting.of(Clouds(points=corners))
 
 
 class SquareTracker(Tracker):
@@ -91,7 +92,7 @@ def picture(*squares: tuple[int, int, int, int]) -> Picture:
 
 def centres(follower: Follower, pictures: Sequence[Picture]) -> list[float | None]:
     found = (follower(p, t / FPS) for t, p in enumerate(pictures))
-    return [None if s is None else float(s.points[:, 0].mean()) for s in found]
+    return [None if s is None else float(s.clouds.points[:, 0].mean()) for s in found]
 
 
 @pytest.mark.parametrize(("person", "expected"), [(0, 120.0), (1, 25.0)])
@@ -120,7 +121,7 @@ def test_a_tracker_that_slips_to_another_is_brought_back() -> None:
     tracker.held = 200
     after = [follower(p, 0.2 + t / FPS) for t, p in enumerate(both)]
     assert before == [40.0] * 5
-    assert [s.points[:, 0].mean() for s in after if s] == [40.0] * 5
+    assert [s.clouds.points[:, 0].mean() for s in after if s] == [40.0] * 5
 
 
 def test_a_cut_costs_no_frame() -> None:
@@ -205,7 +206,7 @@ def followed(clips: Sequence[Clip], tracker: Tracker) -> list[tuple[int, list[fl
     tracks = follow(
         iter(clips),
         lambda: tracker,
-        lambda sighting: {"keypoints": sighting.points[:, [0, 1, 3]]},
+        lambda sighting: {"keypoints": sighting.clouds.points[:, [0, 1, 3]]},
         TrackingOptions(),
         margin=0.3,
         agility=8.0,
@@ -231,7 +232,7 @@ def test_the_tracker_is_closed_when_the_stream_ends_or_is_left() -> None:
     stream = follow(
         iter([squares_clip(2), squares_clip(2)]),
         lambda: left,
-        lambda sighting: {"keypoints": sighting.points},
+        lambda sighting: {"keypoints": sighting.clouds.points},
         TrackingOptions(),
         margin=0.3,
         agility=8.0,
@@ -259,7 +260,7 @@ def test_first_search_is_soon_repeated() -> None:
     assert follower(one, 0.0) is None
     assert follower(two, 0.1) is None  # the second person is not noticed before the next search
     found = follower(two, 0.1 + 2 * FIRST_WAIT)
-    assert found is not None and found.points[:, 0].mean() == 120
+    assert found is not None and found.clouds.points[:, 0].mean() == 120
 
 
 @pytest.mark.parametrize(
