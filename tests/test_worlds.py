@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from vidsynth.facemesh import load_face_mesh
 from vidsynth.worlds import (
     WORLDS,
     World,
@@ -25,6 +26,7 @@ from vidsynth.worlds import (
 )
 from vidsynth.worlds.figure import Figure, Light, ball, draw, sheet, tube
 from vidsynth.worlds.motion import eased, shortest_arc, spline, turns, wandering
+from vidsynth.worlds.skin import NOSTRILS, skin_texture
 from vidsynth.worlds.texture import plain
 
 REPOSITORY = Path(__file__).parents[1]
@@ -263,6 +265,19 @@ def test_head_pose_and_shape_give_the_landmarks_back():
     torch.testing.assert_close(truth.landmarks[:, :468, :2], expected, rtol=1e-4, atol=1e-3)
     identity = truth.rotation @ truth.rotation.transpose(1, 2)
     torch.testing.assert_close(identity, torch.eye(3).expand(30, 3, 3), rtol=0, atol=1e-5)
+
+
+def test_nostrils_are_dark_within_their_rims_and_nowhere_between_them():
+    look = WORLDS["head"].make_identity(1).look
+    skin, uv = skin_texture(look, 512).sum(axis=2), load_face_mesh().uv
+
+    def shade(places: np.ndarray) -> float:
+        u, v = (512 * places.mean(axis=0)).astype(int)
+        return skin[v, u] / sum(look.skin)
+
+    for rim in NOSTRILS:
+        assert shade(uv[rim]) < 0.5
+    assert shade(uv[[242, 462]]) > 0.6  # the partition
 
 
 def test_expressions_do_what_they_are_called():

@@ -27,6 +27,8 @@ EYEBALL_CM = 1.35
 EYEBALL_REACH = np.deg2rad(80)
 """How far from its front an eyeball's texture goes."""
 CHEEKS = (50, 280)
+NOSTRILS = ([79, 166, 75, 60, 20, 238], [309, 392, 305, 290, 250, 458])
+"""Rims of the right and the left one."""
 LOWER_FACE = [132, 58, 172, 136, 150, 149, 176, 148, 152, 377, 400, 378, 379, 365, 397, 288, 361]
 LOWER_FACE += [435, 434, 322, 393, 164, 167, 92, 214, 215]
 
@@ -94,8 +96,8 @@ def _shade(skin: _Skin, colour: Array) -> None:
     skin.spot(17, (0.07, 0.018), colour * 0.68, 0.5)  # below the lower lip
     skin.spot(5, (0.014, 0.09), np.minimum(colour * 1.18, 255), 0.6)  # along the nose
     skin.spot(2, (0.05, 0.012), colour * 0.66, 0.5)  # below it
-    for nostril in (242, 462):
-        skin.spot(nostril, (0.014, 0.008), colour * 0.22, 0.9)
+    for nostril in NOSTRILS:
+        skin.tint(nostril, colour * 0.22, 0.9, 2)
 
 
 def _features(skin: _Skin, look: Look, hairs: Array) -> None:
