@@ -373,8 +373,7 @@ class _SolutionsFace(_Solutions):
         )
 
     def _sightings(self, found: Any, picture: Picture) -> list[Sighting]:
-        faces = found.multi_face_landmarks or []
-        return [_face(f, picture) for f in faces]
+        return [_face(f, picture) for f in found.multi_face_landmarks or []]
 
 
 @contextmanager

@@ -313,8 +313,9 @@ def _tiles(picture: Picture, fraction: int) -> Iterator[Window]:
 
 def _overlap(one: Box, other: Box) -> float:
     """Intersection of two boxes over their union."""
-    low, high = map(max, one[:2], other[:2]), map(min, one[2:], other[2:])
-    shared = _area(tuple[float, float, float, float]((*low, *high)))
+    x0, y0 = map(max, one[:2], other[:2])
+    x1, y1 = map(min, one[2:], other[2:])
+    shared = _area((x0, y0, x1, y1))
     return shared / max(_area(one) + _area(other) - shared, 1e-6)
 
 
