@@ -27,7 +27,7 @@ from vidsynth_plugins.pix2pixhd import (
     Pix2PixHD,
     Pix2PixHDOptions,
 )
-from vidsynth_plugins.pix2pixhd.discriminators import LogitConv
+from vidsynth_plugins.pix2pixhd.layers import ThinConv, WideConv
 from vidsynth_plugins.pix2pixhd.networks import GlobalGenerator
 from vidsynth_plugins.pix2pixhd.objective import Pix2PixHDObjective, paint, stack_windows
 from vidsynth_plugins.pix2pixhd.painter import Painter, likely_subject
@@ -561,11 +561,15 @@ def test_coarse_weights_render_at_full_size():
 # Everybody Dance Now and Deep Video Portraits
 
 
-@pytest.mark.parametrize("size", [(1, 3), (9, 4)])
-def test_the_logits_convolution_gives_what_pytorchs_gives(size: tuple[int, int]) -> None:
+@pytest.mark.parametrize("padding", [0, 2])
+@pytest.mark.parametrize("size", [(7, 7), (9, 12)])
+@pytest.mark.parametrize(("out_channels", "side"), [(1, 4), (1, 7), (2, 7), (3, 7)])
+def test_a_thin_convolution_gives_what_pytorchs_gives(
+    out_channels: int, side: int, size: tuple[int, int], padding: int
+) -> None:
     torch.manual_seed(0)
-    quick = LogitConv(5, 1, 4, padding=2).double()
-    plain = torch.nn.Conv2d(5, 1, 4, padding=2).double()
+    quick = ThinConv(5, out_channels, side, padding=padding).double()
+    plain = torch.nn.Conv2d(5, out_channels, side, padding=padding).double()
     plain.load_state_dict(quick.state_dict())
     found = []
     for layer in (quick, plain):
@@ -574,7 +578,37 @@ def test_the_logits_convolution_gives_what_pytorchs_gives(size: tuple[int, int])
         slopes = torch.autograd.grad(made.square().sum(), [hidden, layer.weight, layer.bias])
         found.append((made, *slopes))
     for ours, theirs in zip(*found, strict=True):
-        torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=0)
+        torch.testing.assert_close(ours, theirs, atol=1e-10, rtol=0)
+    with torch.no_grad():
+        assert torch.equal(quick(hidden), plain(hidden))
+
+
+def test_a_wide_convolutions_gradients_are_pytorchs_to_the_rounding_of_bfloat16():
+    torch.manual_seed(0)
+    quick, plain = WideConv(24, 16, 3), torch.nn.Conv2d(24, 16, 3).double()
+    plain.load_state_dict(quick.state_dict())
+    hidden = torch.randn(2, 24, 9, 7)
+    found = []
+    for layer in (quick, plain):
+        given = hidden.to(layer.weight).requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=layer is quick):
+            made = layer(given)
+        slope = torch.linspace(-1, 2, made.numel(), dtype=made.dtype).view_as(made)
+        slopes = torch.autograd.grad(made, [given, layer.weight, layer.bias], slope)
+        found.append((made, *slopes))
+    assert found[0][0].dtype == torch.bfloat16
+    for ours, theirs in zip(*found, strict=True):
+        assert (ours.double() - theirs).norm() < 0.01 * theirs.norm()
+
+
+def test_a_wide_convolution_is_pytorchs_own_where_that_is_quicker():
+    torch.manual_seed(0)
+    layer, hidden = WideConv(4, 4, 3), torch.randn(1, 4, 8, 8)
+    many = torch.randn(1, 4, 80, 80)
+    assert layer(hidden).grad_fn.name() == "ConvolutionBackward0"
+    with torch.autocast("cpu", torch.bfloat16):
+        assert "WideConv" in layer(hidden).grad_fn.name()
+        assert layer(many).grad_fn.name() == "ConvolutionBackward0"
 
 
 def test_pairs_are_judged_as_both_conditions_then_both_frames():

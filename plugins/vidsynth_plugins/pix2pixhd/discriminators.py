@@ -7,15 +7,15 @@ from itertools import pairwise
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vidsynth.blocks import halve
 from vidsynth.kinds import Discriminator, Judgement
+from vidsynth_plugins.pix2pixhd.layers import ThinConv
 from vidsynth_plugins.pix2pixhd.networks import initialise, normalisation
 from vidsynth_plugins.pix2pixhd.options import Norm
 
-# B batch, T frames, C channels, H, W pixels, K taps of a kernel, P = H * W
+# B batch, T frames, C channels, H, W pixels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,32 +91,10 @@ class MultiscalePatch(Discriminator):
 
 def _patch_layers(in_channels: int, options: MultiscalePatchOptions) -> nn.ModuleList:
     widths = [min(options.filters * 2**level, 512) for level in range(options.layers + 1)]
-    leaky = nn.LeakyReLU(0.2, inplace=True)
     first = nn.Conv2d(in_channels, options.filters, 4, stride=2, padding=2)
-    layers = nn.ModuleList([nn.Sequential(first, leaky)])
+    layers = nn.ModuleList([nn.Sequential(first, nn.LeakyReLU(0.2, inplace=True))])
     for level, (fine, coarse) in enumerate(pairwise(widths), 1):
         conv = nn.Conv2d(fine, coarse, 4, stride=2 if level < options.layers else 1, padding=2)
-        layers.append(nn.Sequential(conv, normalisation(coarse, options.norm), leaky))
-    layers.append(nn.Sequential(LogitConv(widths[-1], 1, 4, padding=2)))
+        layers.append(nn.Sequential(conv, normalisation(coarse, options.norm), nn.LeakyReLU(0.2)))
+    layers.append(nn.Sequential(ThinConv(widths[-1], 1, 4, padding=2)))
     return layers
-
-
-class LogitConv(nn.Conv2d):
-    """A convolution to one channel.
-
-    On CPUs as a product with each tap and their shifted sum: the same numbers, several times
-    quicker than by kernels that are made for many channels.
-    """
-
-    def forward(  # pyright: ignore[reportIncompatibleMethodOverride] - what is given has a shape
-        self, hidden_BCHW: Tensor
-    ) -> Tensor:
-        if hidden_BCHW.device.type != "cpu" or self.bias is None:
-            return super().forward(hidden_BCHW)
-        side, pad = self.kernel_size[0], int(self.padding[0])
-        taps_KC11 = self.weight.flip(2, 3)[0].flatten(1).mT[..., None, None]
-        each_BKP = F.conv2d(hidden_BCHW, taps_KC11).flatten(2)
-        each_BKP = each_BKP.to(torch.promote_types(each_BKP.dtype, torch.float32))
-        height, width = (n + 2 * pad - side + 1 for n in hidden_BCHW.shape[2:])
-        summed_B1HW = F.fold(each_BKP, (height, width), side, padding=side - 1 - pad)
-        return summed_B1HW + self.bias[:, None, None]

@@ -1,4 +1,4 @@
-"""The networks of Wang et al. 2018 (pix2pixHD), and the layers that they are made of."""
+"""The networks of Wang et al. 2018 (pix2pixHD), and the groups of layers that they are made of."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vidsynth.blocks import halve
+from vidsynth_plugins.pix2pixhd.layers import ThinConv, WideConv
 from vidsynth_plugins.pix2pixhd.options import Norm, Pix2PixHDOptions, Stem, Upsampling
 
 # B batch, C channels, H, W pixels
@@ -118,11 +119,11 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.body = nn.Sequential(
             nn.ReflectionPad2d(1),
-            nn.Conv2d(width, width, 3),
+            WideConv(width, width, 3),
             normalisation(width, norm),
-            nn.ReLU(inplace=True),
+            nn.ReLU(),
             nn.ReflectionPad2d(1),
-            nn.Conv2d(width, width, 3),
+            WideConv(width, width, 3),
             normalisation(width, norm),
         )
 
@@ -143,13 +144,11 @@ class Blur(nn.Module):
 
 def conv7_stem(in_channels: int, width: int, norm: Norm) -> nn.Sequential:
     conv = nn.Conv2d(in_channels, width, 7)
-    return nn.Sequential(
-        nn.ReflectionPad2d(3), conv, normalisation(width, norm), nn.ReLU(inplace=True)
-    )
+    return nn.Sequential(nn.ReflectionPad2d(3), conv, normalisation(width, norm), nn.ReLU())
 
 
 def conv7_head(width: int, out_channels: int) -> nn.Sequential:
-    return nn.Sequential(nn.ReflectionPad2d(3), nn.Conv2d(width, out_channels, 7))
+    return nn.Sequential(nn.ReflectionPad2d(3), ThinConv(width, out_channels, 7))
 
 
 def shuffle_stem(in_channels: int, width: int, norm: Norm) -> nn.Sequential:
@@ -158,7 +157,7 @@ def shuffle_stem(in_channels: int, width: int, norm: Norm) -> nn.Sequential:
         nn.ReflectionPad2d(1),
         nn.Conv2d(in_channels * 4, width, 3),
         normalisation(width, norm),
-        nn.ReLU(inplace=True),
+        nn.ReLU(),
     )
 
 
@@ -180,13 +179,13 @@ def shuffle_head(width: int, out_channels: int) -> nn.Sequential:
 
 def down_layers(fine: int, coarse: int, norm: Norm) -> nn.Sequential:
     conv = nn.Conv2d(fine, coarse, 3, stride=2, padding=1)
-    return nn.Sequential(conv, normalisation(coarse, norm), nn.ReLU(inplace=True))
+    return nn.Sequential(conv, normalisation(coarse, norm), nn.ReLU())
 
 
 def up_layers(coarse: int, fine: int, norm: Norm, upsampling: Upsampling) -> nn.Sequential:
     conv = nn.ConvTranspose2d(coarse, fine, 3, stride=2, padding=1, output_padding=1)
     blur = [Blur()] if upsampling == "smooth" else []
-    return nn.Sequential(conv, *blur, normalisation(fine, norm), nn.ReLU(inplace=True))
+    return nn.Sequential(conv, *blur, normalisation(fine, norm), nn.ReLU())
 
 
 def _enhancer_down(in_channels: int, width: int, norm: Norm) -> nn.Sequential:
@@ -201,6 +200,8 @@ def _enhancer_up(width: int, options: Pix2PixHDOptions) -> nn.Sequential:
 
 
 def normalisation(width: int, norm: Norm) -> nn.Module:
+    """Leave what it gives as it is: an activation in place would have to copy it on its way back,
+    since PyTorch's instance normalisation answers with a view."""
     if norm == "batch":
         return nn.BatchNorm2d(width)
     return nn.InstanceNorm2d(width, affine=norm == "affine")
