@@ -21,6 +21,7 @@ from vidsynth.bench.material import (
     learn,
     paint,
     place,
+    plainly,
     published_objective,
     random_batch,
     reference_recipe,
@@ -57,7 +58,7 @@ Network = Callable[[Tensor], object]
 class Settings:
     """How much is measured."""
 
-    rounds: int = 7
+    rounds: int = 21
     generator_rounds: int = 3
     filters: int = 32
     blocks: int = 9
@@ -81,9 +82,9 @@ def bench(asked: Asked) -> Iterator[Row]:
     device = devices.choose(asked.device)
     settings = Settings(size=asked.size or 256)
     if asked.full:
-        settings = replace(settings, rounds=15, generator_rounds=7, other_sizes=(128, 512))
+        settings = replace(settings, rounds=41, generator_rounds=7, other_sizes=(128, 512))
     if device.type == "cuda":
-        settings = replace(settings, rounds=30, other_sizes=settings.other_sizes or (512,))
+        settings = replace(settings, rounds=41, other_sizes=settings.other_sizes or (512,))
     yield from measured(settings, device, asked.reporter)
 
 
@@ -149,8 +150,9 @@ def _network_rows(
 
 
 def variants(network: nn.Module, device: torch.device) -> dict[str, Network]:
-    """The ways to run a network, by name; "eager fp32" is the one that others are held against."""
-    found: dict[str, Network] = {"eager fp32": network}
+    """The ways to run a network, by name; "eager fp32", in PyTorch's own layers, is the one that
+    others are held against."""
+    found: dict[str, Network] = {"eager fp32": plainly(network), "fp32, our layers": network}
     if not devices.has_fast_bf16(device):
         return found
     light = deepcopy(network).bfloat16()

@@ -353,10 +353,10 @@ def reference_of(objective: Objective) -> ReferenceSchedule:
     judges = objective.phases[1].module
     discriminator = next(m for m in judges.modules() if isinstance(m, Discriminator))
     schedule = SequenceSchedule if objective.num_frames > 1 else ReferenceSchedule
-    return schedule(_plainly(objective.generator), _plainly(discriminator))
+    return schedule(plainly(objective.generator), plainly(discriminator))
 
 
-def _plainly(network: Network) -> Network:
+def plainly(network: Network) -> Network:
     """A copy whose convolutions are PyTorch's, with the same weights, where ours are quicker."""
     network = deepcopy(network)
     for parent in list(network.modules()):
