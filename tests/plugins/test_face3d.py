@@ -320,6 +320,27 @@ def test_pixels_correct_what_landmarks_get_wrong() -> None:
     assert after < 0.6 * before, f"{before:.3f} px before, {after:.3f} after"
 
 
+@pytest.mark.parametrize("still", [True, False], ids=["still", "turning"])
+def test_a_still_head_is_held_and_a_turning_one_does_not_lag(still: bool) -> None:
+    seen = performance(96, 64)[:24]
+    seen = seen[torch.zeros(24, dtype=torch.long)] if still else seen
+    crops, look = rendered(seen, 64)
+    noise = torch.randn(24, 478, 3, generator=torch.Generator().manual_seed(0)) * 0.8
+    landmarks = project(PERSON, seen) + noise
+    begun = fit(landmarks, PERSON)
+    true = project(PERSON, seen)[:, :NUM_MESH, :2]
+    tremble, off = {}, {}
+    for steady in (True, False):
+        found = refine(crops, landmarks, PERSON, begun, look, steady=steady)
+        points = project(PERSON, found)[:, :NUM_MESH, :2]
+        bent = points[1:-1] - (points[2:] + points[:-2]) / 2
+        tremble[steady] = float(bent.norm(dim=2).mean())
+        off[steady] = float((points - true).norm(dim=2).mean())
+    assert off[True] < 1.05 * off[False], f"{off}"
+    if still:
+        assert tremble[True] < 0.6 * tremble[False], f"{tremble}"
+
+
 def test_the_linearised_picture_predicts_the_rendered_one() -> None:
     """A small step explains the difference it makes: the error falls to second order."""
     seen = performance(3, 64)[:1]

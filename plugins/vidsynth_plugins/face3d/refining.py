@@ -50,6 +50,12 @@ OUTLIER = 0.08
 STEADY_TURN, STEADY_PLACE, STEADY_EXPRESSION = 300.0, 30.0, 0.2
 """How much a frame is held to the mean of its neighbours: per squared radian and centimetre of the
 head, and squared centimetre of each vertex that an expression moves, so that lids stay quick."""
+REST_POSE, REST_EXPRESSION = 30.0, 5.0
+"""How many times more, besides, where the head is at rest."""
+REST_SPEED = 0.06
+"""Centimetres that skin moves from frame to frame with a head that is between rest and motion."""
+HEAD_RADIUS = 8.0
+"""Centimetres from the middle of a head to its skin, about."""
 
 
 class Synthesis(NamedTuple):
@@ -226,12 +232,26 @@ def _held(
     """With each frame drawn towards the mean of those before and after it, in pixels of frames."""
     if len(seen.scale) < 2 and before is None:
         return matrix, vector
-    away = [_step_to(seen, _neighbours(seen, before, k)) for k in (-1, 1)]
-    mean = (away[0] + away[1]) / 2
+    behind, ahead = (_step_to(seen, _neighbours(seen, before, k)) for k in (-1, 1))
     weight = torch.full((matrix.shape[1],), STEADY_PLACE, dtype=matrix.dtype)
     weight[:3] = STEADY_TURN
     weight[NUM_POSE:] = STEADY_EXPRESSION * person.basis.square().sum(dim=(1, 2))
-    return matrix + torch.diag(weight), vector + weight * mean
+    rest_T1 = _rest((ahead - behind) / 2)[:, None]
+    more = torch.full_like(weight, REST_POSE)
+    more[NUM_POSE:] = REST_EXPRESSION
+    weight_TP = weight * (1 + more * rest_T1)
+    return matrix + torch.diag_embed(weight_TP), vector + weight_TP * (behind + ahead) / 2
+
+
+def _rest(moved_TP: Tensor) -> Tensor:
+    """(T,): 1 for a head at rest, towards 0 for one in motion, by the step it makes in a frame.
+
+    A tremble is seen on a still head only, and a head that moves does not go straight from frame to
+    frame, so that holding it hard would lag.
+    """
+    turned, placed = HEAD_RADIUS * moved_TP[:, :3], moved_TP[:, 4:6]
+    squared = turned.square().sum(dim=1) + placed.square().sum(dim=1)
+    return 1 / (1 + squared / REST_SPEED**2).square()
 
 
 def _neighbours(seen: Performance, before: Performance | None, offset: int) -> Performance:
