@@ -498,7 +498,7 @@ def test_pipeline_runs() -> None:
         frames=25,
         colour_frames=2,
         tracked_frames={"pose": 4, "face": 4},
-        tracking_rounds=1,
+        tracking_rounds={"pose": 1, "face": 1},
         chain_frames=32,
         chain_size=64,
         chain_options=(("filters", 4), ("blocks", 1), ("face", False)),

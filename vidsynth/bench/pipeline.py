@@ -63,7 +63,7 @@ class Settings:
     colour_frames: int = 8
     tracked_frames: Mapping[str, int] = field(default_factory=lambda: {"pose": 300, "face": 600})
     """By extractor: long enough that opening the models is not what is measured."""
-    tracking_rounds: int = 5
+    tracking_rounds: Mapping[str, int] = field(default_factory=lambda: {"pose": 7, "face": 21})
     chain_frames: int = 64
     chain_size: int = 256
     chain_options: tuple[tuple[str, Any], ...] = ()
@@ -250,7 +250,7 @@ def _tracking_rows(settings: Settings, reporter: Reporter) -> Iterator[Row]:
             continue
         timed = interleaved(
             {"ours": ours, "mediapipe": bare},
-            rounds=settings.tracking_rounds,
+            rounds=settings.tracking_rounds[name],
             warmup=settings.warmup,
         )
         for who, timings in timed.items():
