@@ -27,17 +27,21 @@ class Told(FaceSequence):
     def features(self) -> Tensor:
         return self.parameters["told"]
 
+    def part_features(self) -> Tensor | None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return self.parameters.get("parts")
 
-def told(rows: Tensor) -> Told:
-    """(T, D) features."""
+
+def told(rows: Tensor, parts: Tensor | None = None) -> Told:
+    """(T, D) features of the whole, and of its parts if it has any."""
     face = nodding_face(1, SIZE, SIZE)[torch.zeros(len(rows), dtype=torch.long)]
     values = {name: getattr(face, name) for name in face.per_frame if name != "parameters"}
-    return Told(**values, frame_size=face.frame_size, parameters={"told": rows})
+    said = {"told": rows} if parts is None else {"told": rows, "parts": parts}
+    return Told(**values, frame_size=face.frame_size, parameters=said)
 
 
-def gallery_of(rows: Tensor, pts: Tensor | None = None) -> Gallery:
-    images = moving_squares(len(rows), SIZE, SIZE).frames
-    return Gallery(images=images, signal=told(rows), pts=times(len(rows)) if pts is None else pts)
+def gallery_of(rows: Tensor, pts: Tensor | None = None, *, parts: Tensor | None = None) -> Gallery:
+    images, signal = moving_squares(len(rows), SIZE, SIZE).frames, told(rows, parts)
+    return Gallery(images=images, signal=signal, pts=times(len(rows)) if pts is None else pts)
 
 
 def faces_of(count: int) -> Gallery:
@@ -96,6 +100,20 @@ def test_the_second_image_is_good_where_the_first_is_not() -> None:
     gallery = gallery_of(torch.tensor([eyes_right, nearly_the_same, mouth_right]))
     found = plan(gallery, told(torch.tensor([[1.0, 0.0, 9.0]])), 2)
     assert found.chosen.tolist() == [[0, 2]]
+
+
+def test_the_second_image_stands_in_for_parts_however_unlike_the_rest_is() -> None:
+    gallery = gallery_of(column(0, 1, 50), parts=column(5, 5, 0))
+    found = plan(gallery, told(column(0.0), column(0.0)), 2)
+    assert found.chosen.tolist() == [[0, 2]]
+
+
+def test_the_second_image_changes_sooner_than_the_first() -> None:
+    """It shows parts, which are quick; a change of the whole picture is what would be seen."""
+    gallery = gallery_of(column(0, 1, 40, 41), parts=column(90, 91, 0, 1))
+    blinking = column(*[0.0, 0.0, 0.0, 1.0, 1.0, 1.0] * 5)
+    chosen = plan(gallery, told(blinking, blinking), 2).chosen
+    assert (chosen[1:] != chosen[:-1]).sum(dim=0).tolist() == [0, 9]
 
 
 def test_frames_of_the_target_are_made_from_other_moments() -> None:

@@ -175,6 +175,23 @@ def test_features_mind_the_mouth_more_than_the_cheek() -> None:
     assert distances[0] > 2 * distances[1]
 
 
+def test_part_features_are_of_eyes_and_mouth_and_hardly_of_the_turn() -> None:
+    signal = face()
+    parts = signal.part_features()
+
+    def unlike(other: FaceSequence) -> float:
+        return float((parts - other.part_features()).norm())
+
+    lips, iris = faces.LIPS_INNER, faces.LEFT_IRIS
+    cheeks = (50, 101, 118, 117, 123, 147, 187, 205, 36, 203, 206, 207, 216, 212)
+    quiet = unlike(moved(signal, cheeks, (0.0, 3.0)))
+    assert unlike(moved(signal, lips, (0.0, 3.0))) > 10 * quiet
+    assert unlike(moved(signal, iris, (3.0, 0.0))) > 5 * quiet
+    turned = rotated(signal, roll(0.5))
+    whole = (signal.features() - turned.features()).norm()
+    assert unlike(turned) < 0.4 * float(whole)
+
+
 def test_an_empty_sequence_is_drawn_as_nothing() -> None:
     signal = face()[:0]
     assert signal.draw(8, 10).shape == (0, 6, 8, 10)

@@ -108,6 +108,11 @@ class Conditioning(ABC):
         """(T, F) float32: position-free; the distance of two rows says how unlike frames are."""
         raise ValueError(f"{self.kind} offers no features")
 
+    def part_features(self) -> Tensor | None:
+        """(T, F) float32: `features` of parts that move by themselves, as eyes and mouth do, for
+        which another frame may stand in than for the whole. Optional."""
+        return None
+
     def posture(self) -> Tensor | None:
         """(T, D) float32: where its landmarks are, in picture heights. Optional: with it a subject
         learns how what has no landmarks follows (`following`)."""
@@ -360,6 +365,9 @@ class FaceSequence(Conditioning):
 
     def features(self) -> Tensor:
         return faces.features(self)
+
+    def part_features(self) -> Tensor:
+        return faces.part_features(self)
 
     def posture(self) -> Tensor:
         return self.landmarks.flatten(1) / self.size[0]

@@ -28,8 +28,9 @@ IMAGES, SIGNAL = "exemplars.safetensors", "exemplars-signal.safetensors"
 
 APART_SECONDS = 1.0
 """In training, an exemplar is at least so far from the frame that it stands in for."""
-SWITCHING = 4.0
-"""What changing an exemplar costs, in median distances between neighbours in the gallery."""
+SWITCHING, PART_SWITCHING = 4.0, 1.0
+"""What changing an exemplar costs, in median distances between neighbours in the gallery: one that
+stands in for the whole subject, and one that does for parts of it."""
 FADE_FRAMES = 3
 """Frames before and after a change over which an exemplar counts less."""
 _AT_ONCE = 1 << 24
@@ -160,8 +161,9 @@ def cover(features: Tensor, count: int) -> Tensor:
 def plan(gallery: Gallery, motion: Conditioning, slots: int, *, at: Tensor | None = None) -> Plan:
     """Choose `slots` images for every frame of a motion, steadily in time.
 
-    The first slot is most alike; each next one is most alike where those before are not, so that
-    one may show the eyes and another the mouth.
+    The first slot is most alike; each next one is most alike where those before are not, in the
+    parts of the subject alone if it has any (`Conditioning.part_features`), so that one may show
+    the eyes and another the mouth.
 
     Args:
         gallery: the images.
@@ -171,6 +173,7 @@ def plan(gallery: Gallery, motion: Conditioning, slots: int, *, at: Tensor | Non
             APART_SECONDS are not taken, where there are others.
     """
     wanted, known = motion.features(), gallery.signal.features()
+    parts, known_parts = motion.part_features(), gallery.signal.part_features()
     barred = torch.zeros(len(wanted), len(known), dtype=torch.bool)
     if at is not None:
         barred = (at[:, None] - gallery.pts).abs() < APART_SECONDS
@@ -187,6 +190,8 @@ def plan(gallery: Gallery, motion: Conditioning, slots: int, *, at: Tensor | Non
         cost_TN[cost_TN.isinf().all(dim=1)] = 0.0  # a gallery smaller than the slots: any will do
         path = _steady_path(cost_TN, price)
         chosen.append(path)
+        if left_TD is None and parts is not None and known_parts is not None:
+            wanted, known, price = parts, known_parts, PART_SWITCHING * _spacing(known_parts)
         unlike_TD = (wanted - known[path]).square()
         left_TD = unlike_TD if left_TD is None else torch.minimum(left_TD, unlike_TD)
     while len(chosen) < slots:

@@ -87,6 +87,9 @@ class Several(Conditioning):
     def features(self) -> Tensor:
         return self.lead.features()
 
+    def part_features(self) -> Tensor | None:
+        return self.lead.part_features()
+
     def warp_to(  # pyright: ignore[reportIncompatibleMethodOverride] - Self, as declared
         self, other: Several, height: int, width: int, *, device: torch.device | str = "cpu"
     ) -> Warp:
