@@ -112,6 +112,39 @@ def test_gaze_follows_the_iris() -> None:
     assert float(flow[0, int(y), int(x)]) == pytest.approx(0.0, abs=1e-3)
 
 
+def test_an_iris_that_moves_stays_a_disc() -> None:
+    """It is not sheared with the white around it: all of it is shifted alike."""
+    ahead, radius = looking(0.0), 5.0
+    aside = looking(4.0)
+    x, y = aside.landmarks[0, faces.RIGHT_IRIS[0], :2].tolist()
+    flow = ahead.warp_to(aside, 180, 180).flow_T2HW[0]
+    away = (centres(180, 180) - torch.tensor([x, y])[:, None, None]).norm(dim=0)
+    inside = flow[:, away < radius - 1.5]
+    assert float((inside[0] + 4.0).abs().max()) < 0.1
+    assert float(inside[1].abs().max()) < 0.1
+
+
+def test_a_white_that_the_known_picture_does_not_show_is_not_sure() -> None:
+    cornered, ahead = looking(11.0), looking(0.0)
+    x, y = ahead.landmarks[0, faces.RIGHT_IRIS[0], :2].tolist()
+    back = cornered.warp_to(ahead, 180, 180).valid_T1HW[0, 0, int(y)]
+    assert float(back[int(x) + 10]) < 0.2  # between the iris and the corner it came from
+    assert float(back[int(x)]) > 0.9 and float(back[int(x) - 10]) > 0.9
+
+
+def looking(aside: float) -> FaceSequence:
+    """A face whose right eye is 32 pixels wide and 20 high, its iris of radius 5 so far aside."""
+    face = nodding_face(1, 180, 180)
+    points = face.landmarks.clone()
+    ring, iris = list(faces.RIGHT_EYE), list(faces.RIGHT_IRIS)
+    middle = points[0, ring, :2].mean(dim=0)
+    angle = torch.atan2(*(points[0, ring, :2] - middle).flip(1).unbind(1))
+    points[0, ring, :2] = middle + torch.stack([16 * angle.cos(), 10 * angle.sin()], dim=1)
+    offsets = torch.tensor([[0.0, 0.0], [5.0, 0.0], [0.0, 5.0], [-5.0, 0.0], [0.0, -5.0]])
+    points[0, iris, :2] = middle + torch.tensor([aside, 0.0]) + offsets
+    return replace(face, landmarks=points)
+
+
 def test_a_face_warp_is_differentiable_in_both_pictures() -> None:
     face = nodding_face(1, 64, 64)
     weights = on_face(face)[..., :64, :64].double()

@@ -47,6 +47,8 @@ SKULL_FROM = -3.0
 """Centimetres: what of the face's outline lies above this is backed by skull."""
 SKULL_RINGS = ((1.4, 5.0),)
 """Times the outline's size, and centimetres behind it."""
+NUM_POINTS = 478
+"""Of a face: its mesh, then two irises."""
 _OUTSIDE_CELL = 8
 _EDGE_ANCHORS = 6
 
@@ -83,7 +85,7 @@ def face_warp(known: Head, wanted: Head, height: int, width: int) -> Warp:
         wanted: T frames of the pose that is wanted.
         height, width: of both pictures.
     """
-    known_TN3, wanted_TN3 = known.landmarks_TN3, wanted.landmarks_TN3
+    known_TN3, wanted_TN3 = _with_iris_edges(known.landmarks_TN3, wanted.landmarks_TN3)
     coarse = 2 if min(height, width) >= FINE_PX else 1
     h, w = -(-height // coarse), -(-width // coarse)
     inside_T2hw, sure_T1hw, covered_T1hw = _on_mesh(known_TN3, wanted_TN3, h, w, height, width)
@@ -136,15 +138,77 @@ def _visible(points_TN3: NDArray[np.float32], h: int, w: int) -> NDArray[np.int6
     return np.stack(shown)
 
 
+_EYES = ((faces.RIGHT_EYE, faces.RIGHT_IRIS), (faces.LEFT_EYE, faces.LEFT_IRIS))
+
+
+def _with_iris_edges(known_TN3: Tensor, wanted_TN3: Tensor) -> tuple[Tensor, Tensor]:
+    """Both faces with a point more for each of a lid, where the line from the iris's centre to it
+    leaves the iris: that is moved as a disc, and only the white around it is stretched.
+
+    Where the lids cut the disc off, the point is where they do. The known picture then shows as
+    much of its own iris there as its lids leave.
+    """
+    known, wanted = [known_TN3], [wanted_TN3]
+    for lids, iris in _EYES:
+        to, there = (_Iris.of(points, lids, iris) for points in (wanted_TN3, known_TN3))
+        edge_TL1 = torch.minimum(to.reach_TL1, to.radius_T11)
+        shown_TL1 = torch.minimum(edge_TL1 * there.radius_T11 / to.radius_T11, there.reach_TL1)
+        turned_TL2 = to.towards_TL2 @ _turn(to.towards_TL2, there.towards_TL2)
+        wanted.append(to.centre_T13 + F.pad(edge_TL1 * to.towards_TL2, (0, 1)))
+        known.append(there.centre_T13 + F.pad(shown_TL1 * turned_TL2, (0, 1)))
+    return torch.cat(known, dim=1), torch.cat(wanted, dim=1)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Iris:
+    """An iris in a picture, and where its lids are from there."""
+
+    centre_T13: Tensor
+    radius_T11: Tensor
+    reach_TL1: Tensor
+    """Pixels from the centre to each point of the lids."""
+    towards_TL2: Tensor
+    """Unit vectors."""
+
+    @staticmethod
+    def of(points_TN3: Tensor, lids: tuple[int, ...], iris: tuple[int, ...]) -> _Iris:
+        centre_T13 = points_TN3[:, iris[:1]]
+        away_TN2 = (points_TN3 - centre_T13)[..., :2]
+        apart_TN1 = away_TN2.square().sum(dim=2, keepdim=True).add(1e-6).sqrt()
+        return _Iris(
+            centre_T13=centre_T13,
+            radius_T11=apart_TN1[:, iris[1:]].mean(dim=1, keepdim=True),
+            reach_TL1=apart_TN1[:, lids],
+            towards_TL2=(away_TN2 / apart_TN1)[:, lids],
+        )
+
+
+def _turn(these_TL2: Tensor, those_TL2: Tensor) -> Tensor:
+    """(T, 2, 2): what turns rows of directions to others, as nearly as one turn can."""
+    both_T22 = these_TL2.mT @ those_TL2
+    cosine_T, sine_T = both_T22[:, 0, 0] + both_T22[:, 1, 1], both_T22[:, 0, 1] - both_T22[:, 1, 0]
+    turn_T22 = torch.stack([cosine_T, sine_T, -sine_T, cosine_T], dim=1).unflatten(1, (2, 2))
+    return turn_T22 / (cosine_T.square() + sine_T.square() + 1e-12).sqrt()[:, None, None]
+
+
 @cache
 def _triangles() -> NDArray[np.int64]:
-    """(F, 3): the face mesh, in which each eye is a fan round its iris, so that gaze follows."""
+    """(F, 3): the face mesh, in which each eye is an iris and a ring of white, so that gaze
+    follows; with the points of `_with_iris_edges`."""
     triangles = load_face_mesh().triangles.astype(np.int64)
-    fans = []
-    for lids, iris in ((faces.RIGHT_EYE, faces.RIGHT_IRIS), (faces.LEFT_EYE, faces.LEFT_IRIS)):
+    eyes: list[tuple[int, int, int]] = []
+    edge = NUM_POINTS
+    for lids, iris in _EYES:
         triangles = triangles[~np.isin(triangles, lids).all(axis=1)]
-        fans += [(iris[0], *side) for side in pairwise([*lids, lids[0]])]
-    return np.concatenate([triangles, np.array(fans)])
+        count = len(lids)
+        for k, after in pairwise([*range(count), 0]):
+            eyes.append((iris[0], edge + k, edge + after))
+            eyes += [
+                (edge + k, lids[k], lids[after]),
+                (edge + k, lids[after], edge + after),
+            ]
+        edge += count
+    return np.concatenate([triangles, np.array(eyes)])
 
 
 def _determinant(matrix: Tensor) -> Tensor:
