@@ -138,9 +138,6 @@ def _visible(points_TN3: NDArray[np.float32], h: int, w: int) -> NDArray[np.int6
     return np.stack(shown)
 
 
-_EYES = ((faces.RIGHT_EYE, faces.RIGHT_IRIS), (faces.LEFT_EYE, faces.LEFT_IRIS))
-
-
 def _with_iris_edges(known_TN3: Tensor, wanted_TN3: Tensor) -> tuple[Tensor, Tensor]:
     """Both faces with a point more for each of a lid, where the line from the iris's centre to it
     leaves the iris: that is moved as a disc, and only the white around it is stretched.
@@ -149,7 +146,7 @@ def _with_iris_edges(known_TN3: Tensor, wanted_TN3: Tensor) -> tuple[Tensor, Ten
     much of its own iris there as its lids leave.
     """
     known, wanted = [known_TN3], [wanted_TN3]
-    for lids, iris in _EYES:
+    for lids, iris in faces.EYES:
         to, there = (_Iris.of(points, lids, iris) for points in (wanted_TN3, known_TN3))
         edge_TL1 = torch.minimum(to.reach_TL1, to.radius_T11)
         shown_TL1 = torch.minimum(edge_TL1 * there.radius_T11 / to.radius_T11, there.reach_TL1)
@@ -198,12 +195,12 @@ def _triangles() -> NDArray[np.int64]:
     triangles = load_face_mesh().triangles.astype(np.int64)
     eyes: list[tuple[int, int, int]] = []
     edge = NUM_POINTS
-    for lids, iris in _EYES:
+    for lids, iris in faces.EYES:
         triangles = triangles[~np.isin(triangles, lids).all(axis=1)]
         count = len(lids)
         for k, after in pairwise([*range(count), 0]):
-            eyes.append((iris[0], edge + k, edge + after))
             eyes += [
+                (iris[0], edge + k, edge + after),
                 (edge + k, lids[k], lids[after]),
                 (edge + k, lids[after], edge + after),
             ]

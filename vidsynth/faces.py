@@ -38,6 +38,8 @@ RIGHT_IRIS = (468, 469, 470, 471, 472)
 LEFT_IRIS = (473, 474, 475, 476, 477)
 # fmt: on
 """Irises: the centre, then four points around it."""
+EYES = ((RIGHT_EYE, RIGHT_IRIS), (LEFT_EYE, LEFT_IRIS))
+"""Ring of lid points and iris points of the right and of the left eye."""
 
 _CLOSED = (
     (OVAL, (96, 96, 96)),
@@ -47,7 +49,7 @@ _CLOSED = (
     (LEFT_BROW, (0, 255, 255)),
 )
 _OPEN = ((NOSE_BRIDGE, (0, 160, 255)), (NOSTRILS, (160, 96, 255)))
-_EYES = ((RIGHT_EYE, RIGHT_IRIS, (255, 160, 0)), (LEFT_EYE, LEFT_IRIS, (0, 255, 96)))
+_LID_COLOURS = ((255, 160, 0), (0, 255, 96))
 _MOUTH_INSIDE = (96, 0, 24)
 _EYE_WHITE = np.array((176, 176, 176), np.float32)
 _IRIS = np.array((32, 64, 255), np.float32)
@@ -133,7 +135,7 @@ def _contours(points: np.ndarray, height: int, width: int) -> np.ndarray:
         stroke(canvas, points[list(loop)], colour, thickness=thickness, closed=True)
     for line, colour in _OPEN:
         stroke(canvas, points[list(line)], colour, thickness=thickness)
-    for lids, iris, colour in _EYES:
+    for (lids, iris), colour in zip(EYES, _LID_COLOURS, strict=True):
         _draw_iris(canvas, points[list(lids)], points[list(iris)])
         stroke(canvas, points[list(lids)], colour, thickness=thickness, closed=True)
     return canvas

@@ -25,7 +25,6 @@ from vidsynth.parametric import ParametricFace
 _NATURAL_VERGENCE_CM = 0.05  # per eye, from person to person
 NUM_MESH = 468  # the first of the 478 points; irises follow
 _MOUTH = faces.LIPS_OUTER + faces.LIPS_INNER
-_EYES = ((faces.RIGHT_EYE, faces.RIGHT_IRIS), (faces.LEFT_EYE, faces.LEFT_IRIS))
 _LIPS_GAP = (13, 14)
 _LIDS_GAPS = ((159, 145), (386, 374))
 _MOUTH_CORNERS = (61, 291)
@@ -90,7 +89,7 @@ class _Neutral:
         shapes = canonical(face)
         best = _most_neutral(shapes, face.rotation.double())
         shape = shapes[best].median(dim=0).values
-        for (_, iris), corners in zip(_EYES, _EYE_CORNERS, strict=True):
+        for (_, iris), corners in zip(faces.EYES, _EYE_CORNERS, strict=True):
             gaze = shapes[:, iris] - shapes[:, corners].mean(dim=1, keepdim=True)
             shape[list(iris)] = shape[list(corners)].mean(dim=0) + gaze.median(dim=0).values
         return _Neutral(
@@ -371,7 +370,7 @@ def _with_eyes_of(
 ) -> tuple[FaceSequence, Tensor]:
     """With the other's irises, between one's own lids."""
     shapes = shapes.clone()
-    for (_, iris), corners in zip(_EYES, _EYE_CORNERS, strict=True):
+    for (_, iris), corners in zip(faces.EYES, _EYE_CORNERS, strict=True):
         moved = (shapes - other_shapes)[:, corners].mean(dim=1, keepdim=True)
         shapes[:, iris] = other_shapes[:, iris] + moved
     if "gaze" in face.parameters and "gaze" in other.parameters:
@@ -421,7 +420,7 @@ def _reshape(shapes: Tensor, own: Tensor, target: Tensor, options: FaceRetarget)
         points = points * _size_ratios(own, target)[:, None]
     target = _with_eyes_level(target, own)
     points = target + points
-    for (_, iris), corners in zip(_EYES, _EYE_CORNERS, strict=True):
+    for (_, iris), corners in zip(faces.EYES, _EYE_CORNERS, strict=True):
         gaze = moves[:, iris] - moves[:, corners].mean(dim=1, keepdim=True)
         if options.adapt:
             gaze = gaze * (_distance(target, *corners) / _distance(own, *corners))
@@ -440,14 +439,14 @@ def _with_eyes_level(target: Tensor, own: Tensor) -> Tensor:
     def vergence(shape: Tensor) -> Tensor:
         right, left = (
             shape[list(iris), 0].mean() - shape[list(corners), 0].mean()
-            for (_, iris), corners in zip(_EYES, _EYE_CORNERS, strict=True)
+            for (_, iris), corners in zip(faces.EYES, _EYE_CORNERS, strict=True)
         )
         return (right - left) / 2
 
     excess = vergence(target) - vergence(own)
     excess = excess - excess.clamp(-_NATURAL_VERGENCE_CM, _NATURAL_VERGENCE_CM)
     level = target.clone()
-    for (_, iris), side in zip(_EYES, (1, -1), strict=True):
+    for (_, iris), side in zip(faces.EYES, (1, -1), strict=True):
         level[list(iris), 0] -= side * excess
     return level
 
@@ -457,6 +456,6 @@ def _size_ratios(own: Tensor, target: Tensor) -> Tensor:
     sizes = [(shape[:NUM_MESH] - shape[:NUM_MESH].mean(dim=0)).norm() for shape in (target, own)]
     ratios = (sizes[0] / sizes[1]).expand(len(own)).clone()
     ratios[list(_MOUTH)] = _distance(target, *_MOUTH_CORNERS) / _distance(own, *_MOUTH_CORNERS)
-    for (lids, _), gap in zip(_EYES, _LIDS_GAPS, strict=True):
+    for (lids, _), gap in zip(faces.EYES, _LIDS_GAPS, strict=True):
         ratios[list(lids)] = _distance(target, *gap) / _distance(own, *gap)
     return ratios.nan_to_num(1.0).clamp(0.5, 2.0)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vidsynth import raster, retarget
+from vidsynth import faces, raster, retarget
 from vidsynth.errors import UnknownName
 from vidsynth.facemesh import load_face_mesh
 from vidsynth.retarget_face import resting, rotation_vectors
@@ -38,7 +38,6 @@ from vidsynth_plugins.face3d.fitting import (
 from vidsynth_plugins.face3d.model import (
     EXPRESSIONS,
     EYEBALL_CM,
-    EYES,
     NUM_MESH,
     expression_basis,
     eye_centres,
@@ -129,7 +128,7 @@ def test_no_expression_repeats_the_others() -> None:
 @pytest.mark.parametrize("widened", [1.0, 1.6])
 def test_a_full_blink_closes_the_eyes_of_any_shape(widened: float) -> None:
     shape = CANONICAL.clone()
-    for ring, _ in EYES:
+    for ring, _ in faces.EYES:
         middle = shape[list(ring), 1].mean()
         shape[list(ring), 1] = middle + widened * (shape[list(ring), 1] - middle)
     basis = expression_basis(shape)

@@ -10,11 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from vidsynth import faces
 from vidsynth.facemesh import load_face_mesh
 from vidsynth.worlds.motion import turns
 from vidsynth_plugins.face3d.eyes import cut_eyes, learn_profile, plain_profile, refine_gaze
 from vidsynth_plugins.face3d.fitting import Performance, Person, project
-from vidsynth_plugins.face3d.model import EXPRESSIONS, EYES, expression_basis
+from vidsynth_plugins.face3d.model import EXPRESSIONS, expression_basis
 
 SIZE = 320
 CANONICAL = torch.tensor(load_face_mesh().vertices, dtype=torch.float64)
@@ -42,7 +43,7 @@ def filmed(seen: Performance, *, lamp: float = 0.0) -> Tensor:
     frames = []
     for points in project(PERSON, seen)[..., :2].numpy():
         canvas = np.full((SIZE, SIZE), 120, np.uint8)
-        for ring, iris in EYES:
+        for ring, iris in faces.EYES:
             inside = np.zeros_like(canvas)
             cv2.fillPoly(inside, [fixed(points[list(ring)])], (1,), cv2.LINE_8, 4)
             ball = np.full_like(canvas, 230)

@@ -20,7 +20,7 @@ from torch import Tensor
 from vidsynth import faces
 from vidsynth.facemesh import load_face_mesh
 from vidsynth_plugins.face3d.fitting import Performance, Person, project
-from vidsynth_plugins.face3d.model import EYES, NUM_MESH
+from vidsynth_plugins.face3d.model import NUM_MESH
 from vidsynth_plugins.face3d.rendering import harmonics, rasterise, vertex_normals
 
 # T frames, V vertices, F triangles, N texels, S side of a crop, C channels
@@ -149,7 +149,7 @@ def skin_triangles() -> Tensor:
     """(F, 3) int64: the mesh with holes for the eyes and the mouth."""
     triangles = load_face_mesh().triangles
     holes = np.zeros(len(triangles), bool)
-    for ring in (EYES[0][0], EYES[1][0], faces.LIPS_INNER):
+    for ring in (faces.RIGHT_EYE, faces.LEFT_EYE, faces.LIPS_INNER):
         holes |= np.isin(triangles, ring).all(axis=1)
     return torch.from_numpy(triangles[~holes].astype(np.int64))
 
@@ -294,7 +294,8 @@ def _plain_skin() -> Tensor:
     canonical = torch.from_numpy(load_face_mesh().vertices.copy())
     x, y, _ = (texels().weights[..., None] * canonical[texels().corners]).sum(dim=1).unbind(1)
     plain = (x.abs() < 5.5) & (y < 7.0) & (y > -8.0)
-    for group in (faces.LIPS_OUTER, faces.LEFT_BROW, faces.RIGHT_BROW, EYES[0][0], EYES[1][0]):
+    brows_and_eyes = (faces.LEFT_BROW, faces.RIGHT_BROW, faces.LEFT_EYE, faces.RIGHT_EYE)
+    for group in (faces.LIPS_OUTER, *brows_and_eyes):
         low, high = (getattr(canonical[list(group)], f)(dim=0) for f in ("amin", "amax"))
         box = (x > low[0] - 0.4) & (x < high[0] + 0.4) & (y > low[1] - 0.3) & (y < high[1] + 0.3)
         plain &= ~box

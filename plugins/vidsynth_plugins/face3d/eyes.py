@@ -19,10 +19,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vidsynth import faces
 from vidsynth_plugins.face3d.fitting import Performance, Person, project
 from vidsynth_plugins.face3d.model import (
     EYEBALL_CM,
-    EYES,
     IRIS_CM,
     eye_centres,
     gaze_directions,
@@ -84,7 +84,7 @@ def cut_eyes(frames_T3HW: Tensor, landmarks_TV3: Tensor) -> EyeCuts:
     grid = (grid - (width / 2, height / 2)) / width
     for t, frame in enumerate(frames_T3HW):
         picture = frame.cpu().permute(1, 2, 0).numpy()
-        for e, (ring, _) in enumerate(EYES):
+        for e, (ring, _) in enumerate(faces.EYES):
             lids = landmarks_TV3[t, list(ring), :2].cpu().numpy()
             low, high = lids.min(axis=0), lids.max(axis=0)
             wide = max(float(high[0] - low[0]) * EYE_MARGIN, 4.0)
@@ -153,7 +153,7 @@ def _openings(places_T2HW2: Tensor, points_TV2: Tensor) -> Tensor:
     within = np.zeros((count, 2, height, width), np.uint8)
     for t, e in np.ndindex(count, 2):
         corner, step = places_T2HW2[t, e, 0, 0], places_T2HW2[t, e, 0, 1] - places_T2HW2[t, e, 0, 0]
-        lids = points_TV2[t, list(EYES[e][0])]
+        lids = points_TV2[t, list(faces.EYES[e][0])]
         wide = float((lids[:, 0].amax() - lids[:, 0].amin()).clamp(min=1e-3))
         if cv2.contourArea(lids.numpy()) < LEAST_OPEN * wide**2:
             continue

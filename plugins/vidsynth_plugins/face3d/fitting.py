@@ -18,7 +18,6 @@ from vidsynth.retarget_face import rotations_from
 from vidsynth_plugins.face import fit_head_pose
 from vidsynth_plugins.face3d.model import (
     EXPRESSIONS,
-    EYES,
     IRIS_POINTS_CM,
     LIMITS,
     NUM_MESH,
@@ -231,7 +230,7 @@ def _trust(depth_weight: float) -> Tensor:
     trust = torch.full((NUM_MESH, 3), SKIN, dtype=torch.float64)
     trust[list(faces.OVAL)] = OUTLINE
     trust[list(NOSE)] = NOSE_TRUST
-    sharp = [*EYES[0][0], *EYES[1][0], *faces.LIPS_OUTER, *faces.LIPS_INNER]
+    sharp = [*faces.RIGHT_EYE, *faces.LEFT_EYE, *faces.LIPS_OUTER, *faces.LIPS_INNER]
     trust[sharp] = 1.0
     trust[:, 2] *= depth_weight
     return trust
@@ -330,7 +329,9 @@ def upright(shape: Tensor) -> tuple[Tensor, Tensor, Tensor, float]:
 def _gaze(landmarks: Tensor, person: Person, seen: Performance) -> Tensor:
     """(T, 4): where each iris must look to appear where it was found."""
     centres = eye_centres(person.shape) @ seen.rotation.mT  # (T, 2, 3) centimetres
-    irises = torch.stack([landmarks[:, list(iris), :2].mean(dim=1) for _, iris in EYES], dim=1)
+    irises = torch.stack(
+        [landmarks[:, list(iris), :2].mean(dim=1) for _, iris in faces.EYES], dim=1
+    )
     away = (irises - seen.translation[:, None]) / seen.scale[:, None, None] - centres[..., :2]
     sine = away / IRIS_POINTS_CM
     length = sine.norm(dim=-1, keepdim=True)

@@ -45,8 +45,6 @@ IRIS_CM = 0.585
 _RIM_CM = (EYEBALL_CM**2 - IRIS_CM**2) ** 0.5
 IRIS_POINTS_CM = (EYEBALL_CM + 4 * _RIM_CM) / 5
 """From the middle of an eyeball to the mean of the iris's five points."""
-EYES = ((faces.RIGHT_EYE, faces.RIGHT_IRIS), (faces.LEFT_EYE, faces.LEFT_IRIS))
-"""Rings of lid points, and iris points, of the right and the left eye."""
 _MOUTH_CORNERS = (61, 291)
 _FOLDS = ((247, 30, 29, 27, 28, 56, 190), (467, 260, 259, 257, 258, 286, 414))
 _LOWER_INNER = (95, 88, 178, 87, 14, 317, 402, 318, 324)
@@ -80,7 +78,7 @@ def expression_basis(shape_V3: Tensor) -> Tensor:
 
 def eye_centres(shape_V3: Tensor) -> Tensor:
     """(2, 3): middles of the right and the left eyeball behind the lids, which lie on it."""
-    lids = shape_V3[torch.tensor([ring for ring, _ in EYES])].mean(dim=1)
+    lids = shape_V3[torch.tensor([ring for ring, _ in faces.EYES])].mean(dim=1)
     return lids - lids.new_tensor([0.0, 0.0, EYEBALL_CM - 0.15])
 
 
@@ -148,7 +146,7 @@ def _span(shape: Tensor, first: int, second: int) -> Tensor:
 
 def _blink(shape_V3: Tensor, *, side: int) -> Tensor:
     """(468, 3): the upper lid comes down onto the lower one, which rises a little. Side 1: left."""
-    ring, fold = list(EYES[side][0]), list(_FOLDS[side])
+    ring, fold = list(faces.EYES[side][0]), list(_FOLDS[side])
     lower, upper = ring[1:8], ring[:8:-1]
     moves = torch.zeros(NUM_MESH, 3, dtype=shape_V3.dtype)
     drop = shape_V3[lower] - shape_V3[upper]
@@ -254,7 +252,7 @@ def _left(points: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
         "cheek_raise": under[:, None] * (0, 0.45, 0.1) + cheek[:, None] * (0, 0.3, 0.15),
         "sneer": wing[:, None] * (0.1, 0.5, 0.1),
     }
-    ring = list(EYES[1][0])
+    ring = list(faces.LEFT_EYE)
     for name in ("brow_up", "brow_down", "cheek_raise"):
         moves[name][ring] = 0.0  # lids have coefficients of their own
     return moves

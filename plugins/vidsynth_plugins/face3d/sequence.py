@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, Field, FiniteFloat, field_validator
 from torch import Tensor
 
-from vidsynth import summaries
+from vidsynth import faces, summaries
 from vidsynth.conditioning import FaceSequence
 from vidsynth.errors import UnknownName
 from vidsynth.facemesh import load_face_mesh
@@ -30,7 +30,6 @@ from vidsynth_plugins.face3d.appearance import (
 from vidsynth_plugins.face3d.model import (
     BIPOLAR,
     EXPRESSIONS,
-    EYES,
     LIMITS,
     NUM_MESH,
     expression_basis,
@@ -266,7 +265,7 @@ def _eyes(face: Face3D, height: int, width: int) -> Tensor:
     x = (shown.pixel % (2 * width)).float() + 0.5
     y = (shown.pixel // (2 * width)).float() + 0.5
     colour = torch.zeros(len(eye_M), 3)
-    for number, (_, iris) in enumerate(EYES, start=1):
+    for number, (_, iris) in enumerate(faces.EYES, start=1):
         inside = _in_iris(face.landmarks[:, list(iris)] * zoom, shown.frame, x, y)[:, None]
         white, blue = colour.new_tensor(EYE_WHITE), colour.new_tensor(IRIS)
         painted = white + inside * (blue - white)
@@ -297,7 +296,7 @@ def _eye_triangles() -> tuple[Tensor, Tensor]:
     which eye each fills: 0 none, 1 the right, 2 the left."""
     triangles = all_triangles()
     number = torch.zeros(len(triangles), dtype=torch.long)
-    for n, (ring, _) in enumerate(EYES, start=1):
+    for n, (ring, _) in enumerate(faces.EYES, start=1):
         number[torch.isin(triangles, torch.tensor(ring)).all(dim=1)] = n
     x, y, _ = torch.from_numpy(load_face_mesh().vertices.copy())[triangles].mean(dim=1).unbind(1)
     kept = (number > 0) | ((x.abs() < 2.2) & (y > -3) & (y < 5))
