@@ -9,17 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from vidsynth.classes import ClassLabel, Noise, Prompt
-from vidsynth.conditioning import (
-    VOID,
-    BackgroundPlate,
-    Conditioning,
-    FaceSequence,
-    LabelMaps,
-    PoseSequence,
-    TextEmbedding,
-)
+from vidsynth.classes import ClassLabel, Noise, Prompt, TextEmbedding
+from vidsynth.conditioning import VOID, Conditioning, FaceSequence, LabelMaps, PoseSequence
 from vidsynth.errors import UnsupportedVideo
+from vidsynth.plate import BackgroundPlate
 from vidsynth.testing import nodding_face, sliding_labels, waving_person
 
 T = 5

@@ -10,9 +10,18 @@ import torch
 from torch import Tensor
 
 from vidsynth.blocks import warp
-from vidsynth.conditioning import Exemplars, FaceSequence
+from vidsynth.conditioning import FaceSequence
 from vidsynth.errors import BadSubject
-from vidsynth.exemplars import APART_SECONDS, FADE_FRAMES, IMAGES, Before, Gallery, cover, plan
+from vidsynth.exemplars import (
+    APART_SECONDS,
+    FADE_FRAMES,
+    IMAGES,
+    Before,
+    Exemplars,
+    Gallery,
+    cover,
+    plan,
+)
 from vidsynth.objectives import Recalled
 from vidsynth.testing import moving_squares, nodding_face, times
 

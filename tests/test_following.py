@@ -13,12 +13,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from vidsynth.blocks import warp
-from vidsynth.conditioning import FaceSequence
+from vidsynth.conditioning import FaceSequence, LabelMaps
 from vidsynth.correspondence import AROUND
 from vidsynth.errors import BadSubject
 from vidsynth.exemplars import IMAGES, Before, Gallery, plan
 from vidsynth.following import COMPONENTS, FARTHEST, LEAST_PAIRS, Following, Seen, learn
-from vidsynth.testing import nodding_face, times, waving_person
+from vidsynth.several import Several, several
+from vidsynth.testing import nodding_face, sliding_labels, times, waving_person
 from vidsynth.worlds import WORLDS
 
 # N known frames, T wanted frames, P pairs, H, W pixels
@@ -96,6 +97,23 @@ def test_on_the_mesh_nothing_moves_further() -> None:
     moved = (found.flow_T2HW - plain.flow_T2HW).abs().amax(dim=1, keepdim=True)
     assert int(inside.sum()) > 1000
     assert float(moved[inside].max()) < 1e-5 < 1.0 < float(moved.max())
+
+
+def test_a_face_among_several_is_followed_as_it_would_be_alone() -> None:
+    known, wanted = shifts(12, 0), shifts(30, 1)
+
+    def with_maps(shifts_T2: Tensor) -> Several:
+        maps = sliding_labels(len(shifts_T2), SIZE, SIZE)
+        return several(FaceSequence, LabelMaps)(members=(at(shifts_T2), maps))
+
+    found = learn(
+        Seen(pictures(known), with_maps(known)),
+        Seen(pictures(wanted), with_maps(wanted)),
+        every_pair(12, 30),
+    )
+    assert found is not None
+    for name, tensor in learnt().tensors().items():
+        assert torch.equal(tensor, found.tensors()[name])
 
 
 def test_beyond_what_the_film_shows_nothing_is_made_up() -> None:

@@ -16,9 +16,9 @@ from torch import Tensor
 
 import vidsynth
 from vidsynth import pipeline, registry, video
-from vidsynth.classes import ClassLabel
+from vidsynth.classes import ClassLabel, TextEmbedding
 from vidsynth.clip import Clip, VideoSpec
-from vidsynth.conditioning import Conditioning, LabelMaps, PoseSequence, TextEmbedding
+from vidsynth.conditioning import Conditioning, LabelMaps, PoseSequence
 from vidsynth.errors import BadOption, BadSubject, IncompatibleStages, OutputExists, UnknownName
 from vidsynth.kinds import Conditions, Extractor, PretrainedGenerator, StagePlugin
 from vidsynth.stages import clips_of

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from vidsynth import drawing, jobs, registry, retarget, video
+from vidsynth.classes import TextEmbedding
 from vidsynth.clip import Clip
-from vidsynth.conditioning import Conditioning, LabelMaps, PoseSequence, TextEmbedding
+from vidsynth.conditioning import Conditioning, LabelMaps, PoseSequence
 from vidsynth.errors import BadOption, IncompatibleStages, PluginError, UnknownName, VidsynthError
 from vidsynth.kinds import Conditions, Extractor
 from vidsynth.several import Several, several

@@ -8,9 +8,10 @@ from tiny import CONDITIONS, TinyGenerator, moving_square
 
 from vidsynth import stages, stream
 from vidsynth.clip import Clip, VideoSpec
-from vidsynth.conditioning import BackgroundPlate, LabelMaps
+from vidsynth.conditioning import LabelMaps
 from vidsynth.errors import PluginError, VidsynthError
 from vidsynth.kinds import Extractor
+from vidsynth.plate import BackgroundPlate
 
 SPEC = VideoSpec(height=16, width=16, fps=Fraction(25))
 

@@ -1,5 +1,5 @@
-"""What a generator without a driving video is told: a class or a prompt, and the noise that it
-starts from."""
+"""What a generator without a driving video is told: a class or a prompt, in words or encoded, and
+the noise that it starts from."""
 
 from __future__ import annotations
 
@@ -77,6 +77,28 @@ class Prompt(Conditioning):
 
     def draw(self, height: int, width: int) -> Tensor:
         raise ValueError("a prompt has no picture; a generator reads `texts` and `index`")
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class TextEmbedding(Conditioning):
+    """A prompt, encoded: the same for every frame of a clip."""
+
+    kind: ClassVar[str] = "text"
+    drawable: ClassVar[bool] = False
+    per_frame: ClassVar[tuple[str, ...]] = ("pooled",)
+
+    pooled: Tensor
+    """(T, D) float32: the sentence embedding, repeated for each frame."""
+    tokens: Tensor
+    """(L, D) float32: one row per token."""
+    prompt: str
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return (1, 1)
+
+    def draw(self, height: int, width: int) -> Tensor:
+        raise ValueError("text has no picture; a generator reads `pooled` and `tokens`")
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

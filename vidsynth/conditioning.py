@@ -1,4 +1,5 @@
-"""What a generator is told about each frame: bodies, faces, labels, text; `classes` has more."""
+"""What a generator is told about each frame: bodies, faces, labels; `classes` has what is told
+without a driving video."""
 
 from __future__ import annotations
 
@@ -438,77 +439,3 @@ class LabelMaps(Conditioning):
         cells = cells.unflatten(1, (LAYOUT, -1)).transpose(2, 3).flatten(3).flatten(1, 2)
         shares = [(cells == index).float().mean(dim=2) for index in range(self.num_classes)]
         return torch.stack(shares, dim=2).flatten(1)
-
-
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class BackgroundPlate(Conditioning):
-    """The still background of a video whose camera does not move, the same for every frame."""
-
-    kind: ClassVar[str] = "background"
-    per_frame: ClassVar[tuple[str, ...]] = ("frame_index",)
-
-    image: Tensor
-    """(3, H, W) uint8 RGB."""
-    frame_index: Tensor
-    """(T,) int64: only its length matters."""
-
-    @property
-    def size(self) -> tuple[int, int]:
-        return (self.image.shape[1], self.image.shape[2])
-
-    def draw(self, height: int, width: int) -> Tensor:
-        plate = drawing.resize(self.image[None], height, width)
-        return plate.expand(len(self), -1, -1, -1)
-
-    def crop(self, box: tuple[int, int, int, int]) -> BackgroundPlate:
-        x0, y0, x1, y1 = box
-        return replace(self, image=self.image[:, y0:y1, x0:x1])
-
-
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class Exemplars(Conditioning):
-    """Frames of the subject's own video, and how to bring them to each frame's pose."""
-
-    kind: ClassVar[str] = "exemplars"
-    per_frame: ClassVar[tuple[str, ...]] = ("chosen", "flow", "valid")
-
-    images: Tensor
-    """(N, C, H, W) uint8: the gallery, the same for every frame, as `Gallery.images`."""
-    chosen: Tensor
-    """(T, K) int64 in [0, N): which images stand in for each frame, the best first."""
-    flow: Tensor
-    """(T, K, 2, H, W) float32: x then y in pixels, as in `Warp`. One more, the last, where the
-    frame made before is to be brought along too."""
-    valid: Tensor
-    """(T, K, 1, H, W) float32 in [0, 1]: as in `Warp`; falls where another image takes over. One
-    more where `flow` has."""
-
-    @property
-    def size(self) -> tuple[int, int]:
-        return (self.images.shape[2], self.images.shape[3])
-
-    def draw(self, height: int, width: int) -> Tensor:
-        """How sure the first exemplar is, (T, 1, height, width)."""
-        return drawing.resize((self.valid[:, 0].cpu() * 255).to(torch.uint8), height, width)
-
-
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class TextEmbedding(Conditioning):
-    """A prompt, encoded: the same for every frame of a clip."""
-
-    kind: ClassVar[str] = "text"
-    drawable: ClassVar[bool] = False
-    per_frame: ClassVar[tuple[str, ...]] = ("pooled",)
-
-    pooled: Tensor
-    """(T, D) float32: the sentence embedding, repeated for each frame."""
-    tokens: Tensor
-    """(L, D) float32: one row per token."""
-    prompt: str
-
-    @property
-    def size(self) -> tuple[int, int]:
-        return (1, 1)
-
-    def draw(self, height: int, width: int) -> Tensor:
-        raise ValueError("text has no picture; a generator reads `pooled` and `tokens`")

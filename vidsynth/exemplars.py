@@ -10,13 +10,15 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from vidsynth.conditioning import Conditioning, Exemplars
+from vidsynth import drawing
+from vidsynth.conditioning import Conditioning
 from vidsynth.correspondence import Warp
 from vidsynth.errors import BadSubject
 from vidsynth.files import writing
@@ -35,6 +37,33 @@ FADE_FRAMES = 3
 """Frames before and after a change over which an exemplar counts less."""
 _AT_ONCE = 1 << 24
 """Numbers held while candidates are compared."""
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Exemplars(Conditioning):
+    """Frames of the subject's own video, and how to bring them to each frame's pose."""
+
+    kind: ClassVar[str] = "exemplars"
+    per_frame: ClassVar[tuple[str, ...]] = ("chosen", "flow", "valid")
+
+    images: Tensor
+    """(N, C, H, W) uint8: the gallery, the same for every frame, as `Gallery.images`."""
+    chosen: Tensor
+    """(T, K) int64 in [0, N): which images stand in for each frame, the best first."""
+    flow: Tensor
+    """(T, K, 2, H, W) float32: x then y in pixels, as in `Warp`. One more, the last, where the
+    frame made before is to be brought along too."""
+    valid: Tensor
+    """(T, K, 1, H, W) float32 in [0, 1]: as in `Warp`; falls where another image takes over. One
+    more where `flow` has."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return (self.images.shape[2], self.images.shape[3])
+
+    def draw(self, height: int, width: int) -> Tensor:
+        """How sure the first exemplar is, (T, 1, height, width)."""
+        return drawing.resize((self.valid[:, 0].cpu() * 255).to(torch.uint8), height, width)
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

@@ -17,9 +17,9 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from vidsynth.classes import Noise
+from vidsynth.classes import Noise, TextEmbedding
 from vidsynth.clip import Clip, VideoSpec
-from vidsynth.conditioning import Conditioning, TextEmbedding
+from vidsynth.conditioning import Conditioning
 from vidsynth.errors import BadOption, BadSubject, IncompatibleStages
 from vidsynth.notes import Notes
 from vidsynth.objectives import Objective

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from vidsynth.conditioning import Exemplars
+from vidsynth.exemplars import Exemplars
 
 # B batch, T frames, C channels, H, W pixels
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -10,6 +12,9 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
+
+from vidsynth import drawing
+from vidsynth.conditioning import Conditioning
 
 # N frames looked at, H, W pixels
 
@@ -27,6 +32,31 @@ CLOSE = 0.015
 """Of the picture's height: as far as a subject reaches beyond its core, and as colours reach."""
 UNCOVERED_SHARE = 0.35
 """At least this share of the picture must be seen uncovered, or a plate is no help."""
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class BackgroundPlate(Conditioning):
+    """The still background of a video whose camera does not move, the same for every frame."""
+
+    kind: ClassVar[str] = "background"
+    per_frame: ClassVar[tuple[str, ...]] = ("frame_index",)
+
+    image: Tensor
+    """(3, H, W) uint8 RGB."""
+    frame_index: Tensor
+    """(T,) int64: only its length matters."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return (self.image.shape[1], self.image.shape[2])
+
+    def draw(self, height: int, width: int) -> Tensor:
+        plate = drawing.resize(self.image[None], height, width)
+        return plate.expand(len(self), -1, -1, -1)
+
+    def crop(self, box: tuple[int, int, int, int]) -> BackgroundPlate:
+        x0, y0, x1, y1 = box
+        return replace(self, image=self.image[:, y0:y1, x0:x1])
 
 
 def estimate_plate(

@@ -90,6 +90,9 @@ class Several(Conditioning):
     def part_features(self) -> Tensor | None:
         return self.lead.part_features()
 
+    def posture(self) -> Tensor | None:
+        return self.lead.posture()
+
     def warp_to(  # pyright: ignore[reportIncompatibleMethodOverride] - Self, as declared
         self, other: Several, height: int, width: int, *, device: torch.device | str = "cpu"
     ) -> Warp:

@@ -11,12 +11,13 @@ from torch import Tensor
 
 from vidsynth import drawing
 from vidsynth.clip import Clip, VideoSpec
-from vidsynth.conditioning import BackgroundPlate, Conditioning
+from vidsynth.conditioning import Conditioning
 from vidsynth.devices import autocast
 from vidsynth.errors import DeviceUnavailable, PluginError, VidsynthError
 from vidsynth.exemplars import Before, Gallery, plan
 from vidsynth.kept import KeptFrames
 from vidsynth.kinds import Conditions, Extractor, Generator, Plugin, StagePlugin
+from vidsynth.plate import BackgroundPlate
 from vidsynth.portions import Portions, forget_cached
 from vidsynth.steady import steadier
 from vidsynth.stream import Chunk, Stage

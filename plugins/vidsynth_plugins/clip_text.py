@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vidsynth import devices, hub, weights
-from vidsynth.conditioning import TextEmbedding
+from vidsynth.classes import TextEmbedding
 from vidsynth.errors import BadOption, BadWeights, MissingWeights, NotMeasurable
 from vidsynth.kinds import Film, Measurement, Metric, TextEncoder
 

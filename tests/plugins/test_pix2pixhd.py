@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 from vidsynth import registry
 from vidsynth.clip import Clip, VideoSpec
-from vidsynth.conditioning import BackgroundPlate, LabelMaps
+from vidsynth.conditioning import LabelMaps
 from vidsynth.errors import BadOption, BadSubject, BadWeights, DeviceUnavailable, IncompatibleStages
 from vidsynth.kinds import Conditions
 from vidsynth.losses import PerceptualLoss
 from vidsynth.objectives import TrainBatch
+from vidsynth.plate import BackgroundPlate
 from vidsynth.stream import Chunk
 from vidsynth_plugins.pix2pixhd import (
     MultiscalePatch,

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from vidsynth import registry
-from vidsynth.classes import Prompt
+from vidsynth.classes import Prompt, TextEmbedding
 from vidsynth.clip import VideoSpec
-from vidsynth.conditioning import TextEmbedding
 from vidsynth.errors import BadOption, UnknownName
 from vidsynth.kinds import Conditions, TextEncoder
 from vidsynth.objectives import TrainBatch

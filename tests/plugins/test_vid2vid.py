@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from vidsynth import registry
 from vidsynth.clip import Clip, VideoSpec
-from vidsynth.conditioning import BackgroundPlate, LabelMaps, PoseSequence
+from vidsynth.conditioning import LabelMaps, PoseSequence
 from vidsynth.errors import BadOption, BadSubject, DeviceUnavailable, IncompatibleStages
 from vidsynth.kinds import Conditions
 from vidsynth.objectives import TrainBatch
+from vidsynth.plate import BackgroundPlate
 from vidsynth.processes import Processes
 from vidsynth.stream import Chunk
 from vidsynth.training import Run, train_step

@@ -16,12 +16,12 @@ from torch import Tensor
 from vidsynth import options
 from vidsynth.classes import Prompt
 from vidsynth.clip import Clip, VideoSpec
-from vidsynth.conditioning import BackgroundPlate, Conditioning, Exemplars
+from vidsynth.conditioning import Conditioning
 from vidsynth.errors import BadSubject, VidsynthError
-from vidsynth.exemplars import Before, Gallery, plan
+from vidsynth.exemplars import Before, Exemplars, Gallery, plan
 from vidsynth.kinds import Conditions, Generator
 from vidsynth.objectives import Objective, Recalled, TrainBatch
-from vidsynth.plate import cut_out
+from vidsynth.plate import BackgroundPlate, cut_out
 from vidsynth.processes import Processes
 from vidsynth.stream import Chunk
 from vidsynth.testing.conformance import FILM, PIECE, Case, Check, Memory, assert_near, raises

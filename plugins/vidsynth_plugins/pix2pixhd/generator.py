@@ -15,17 +15,12 @@ from torch import Tensor, nn
 from vidsynth.blocks import filled
 from vidsynth.clip import Clip, VideoSpec
 from vidsynth.compiling import LongRun
-from vidsynth.conditioning import (
-    BackgroundPlate,
-    Conditioning,
-    Exemplars,
-    FaceSequence,
-    LabelMaps,
-    PoseSequence,
-)
+from vidsynth.conditioning import Conditioning, FaceSequence, LabelMaps, PoseSequence
 from vidsynth.errors import BadOption
+from vidsynth.exemplars import Exemplars
 from vidsynth.kinds import Conditions, Generator
 from vidsynth.objectives import Objective, Recalled
+from vidsynth.plate import BackgroundPlate
 from vidsynth.stream import Chunk
 from vidsynth_plugins.pix2pixhd.objective import Pix2PixHDObjective, stack_windows
 from vidsynth_plugins.pix2pixhd.options import Pix2PixHDOptions
