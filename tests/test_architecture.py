@@ -16,9 +16,10 @@ ROOT = Path(__file__).parents[1]
 ORDER = (
     "errors", "report", "options", "registry", "recipes", "locks", "files", "scaffold", "weights",
     "devices", "compiling", "processes", "clip", "raster", "facemesh", "drawing", "smoothing",
-    "hub", "bodies", "faces", "correspondence", "checksums", "conditioning", "several", "classes",
-    "animation", "blocks", "steady", "following", "exemplars", "regions", "stream", "objectives",
-    "notes", "kinds", "loading", "pixels", "sound", "encode", "pictures", "video", "worlds",
+    "hub", "bodies", "faces", "correspondence", "limbs", "checksums", "conditioning", "several",
+    "classes", "animation", "blocks", "steady", "following", "exemplars", "regions", "stream",
+    "objectives", "notes", "kinds", "loading", "pixels", "sound", "encode", "pictures", "video",
+    "worlds",
     "clips", "captions", "distances", "losses", "plate", "parametric", "retarget_body",
     "retarget_face", "retarget", "summaries", "kept", "portions", "stages", "subject", "outputs",
     "provenance", "filming", "importing", "tracking", "dataset", "given", "scores", "watching",

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from vidsynth import bodies, faces, scores
+from vidsynth import faces, scores
 from vidsynth.blocks import warp
 from vidsynth.clip import Clip
-from vidsynth.conditioning import FaceSequence, LabelMaps, PoseSequence
-from vidsynth.correspondence import AROUND, Head, Warp, face_warp
+from vidsynth.conditioning import FaceSequence, LabelMaps
+from vidsynth.correspondence import AROUND, Head, face_warp
 from vidsynth.testing import nodding_face, waving_person
 from vidsynth.worlds import WORLDS
 
@@ -166,98 +166,6 @@ def test_a_face_warp_is_differentiable_in_both_pictures() -> None:
         pair = (shifted, wanted.detach()) if other == 0 else (known.detach(), shifted)
         slope = (total(*pair) - total(known.detach(), wanted.detach())) / step
         assert float(slope) == pytest.approx(float(grad[0, 50, 0]), rel=0.02, abs=1e-3)
-
-
-# Bodies
-
-
-def person(num_frames: int = 1) -> PoseSequence:
-    return waving_person(num_frames, HEIGHT * 2, WIDTH * 2)
-
-
-def body_flow(known: PoseSequence, wanted: PoseSequence) -> Warp:
-    return known.warp_to(wanted, HEIGHT * 2, WIDTH * 2)
-
-
-def with_joints(pose: PoseSequence, joints: dict[int, tuple[float, float]]) -> PoseSequence:
-    points = pose.keypoints.clone()
-    for joint, place in joints.items():
-        points[:, 0, joint, :2] = torch.tensor(place)
-    return replace(pose, keypoints=points)
-
-
-def test_a_body_that_moves_or_grows_takes_its_pixels_along() -> None:
-    known = person()
-    points = known.keypoints.clone()
-    points[..., :2] = points[..., :2] * 1.2 + torch.tensor([-12.0, -20.0])
-    wanted = replace(known, keypoints=points)
-    found = body_flow(known, wanted)
-    place = centres(HEIGHT * 2, WIDTH * 2)
-    expected = (place - torch.tensor([-12.0, -20.0])[:, None, None]) / 1.2 - place
-    sure = found.valid_T1HW[0, 0] > 0.999
-    sure[[0, 1, -2, -1]] = False  # half a cell of the coarse grid
-    assert int(sure.sum()) > 1000
-    assert float((found.flow_T2HW[0] - expected).abs()[:, sure].max()) < 0.05
-
-
-def test_a_raised_arm_is_fetched_from_where_it_hung() -> None:
-    known = person()
-    wrist, elbow = bodies.LEFT_WRIST, bodies.LEFT_ELBOW
-    shoulder = known.keypoints[0, 0, bodies.LEFT_SHOULDER, :2]
-    hung = known.keypoints[0, 0, wrist, :2]
-    raised_elbow = (shoulder + torch.tensor([14.0, -20.0])).tolist()
-    raised_wrist = (shoulder + torch.tensor([18.0, -42.0])).tolist()
-    hand = dict.fromkeys((17, 19, 21), (raised_wrist[0] + 1, raised_wrist[1] - 6))
-    wanted = with_joints(known, {elbow: raised_elbow, wrist: raised_wrist, **hand})
-    found = body_flow(known, wanted)
-    x, y = (int(v) for v in (torch.tensor(raised_elbow) + torch.tensor(raised_wrist)) / 2)
-    there = centres(HEIGHT * 2, WIDTH * 2)[:, y, x] + found.flow_T2HW[0, :, y, x]
-    forearm = (known.keypoints[0, 0, elbow, :2] + hung) / 2
-    assert float((there - forearm).norm()) < 2.5
-    assert float(found.valid_T1HW[0, 0, y, x]) > 0.6
-    # Beyond the body the scene stays; where the arm hung it was hidden.
-    assert float(found.flow_T2HW[0, :, 5, 5].abs().max()) == 0.0
-    assert float(found.valid_T1HW[0, 0, 5, 5]) == pytest.approx(AROUND)
-    assert float(found.valid_T1HW[0, 0, int(forearm[1]), int(forearm[0]) + 3]) < 0.3
-
-
-def test_of_two_limbs_at_one_place_the_nearer_is_shown_and_the_hidden_one_is_not_sure() -> None:
-    plain = person()
-    chest = plain.keypoints[0, 0, list((11, 12, 23, 24)), :2].mean(0)
-    across = {
-        bodies.LEFT_ELBOW: (float(chest[0]) + 10, float(chest[1]) + 6),
-        bodies.LEFT_WRIST: (float(chest[0]) - 8, float(chest[1])),
-    }
-    depth = plain.world.clone()
-    for joint in (13, 15, 17, 19, 21):
-        depth[:, 0, joint, 2] = -0.3
-    before = replace(with_joints(plain, across), world=depth)
-    x, y = int(chest[0]), int(chest[1]) + 2
-    # The arm is before the chest: its pixels come from the arm that hangs beside it.
-    to_front = body_flow(plain, before)
-    there = centres(HEIGHT * 2, WIDTH * 2)[:, y, x] + to_front.flow_T2HW[0, :, y, x]
-    elbow, wrist = plain.keypoints[0, 0, [13, 15], :2]
-    along = ((there - elbow) @ (wrist - elbow)) / (wrist - elbow).square().sum()
-    assert 0.0 < float(along) < 1.2
-    assert float((there - (elbow + along * (wrist - elbow))).norm()) < 8
-    # The other way round the chest is wanted, and the arm hides it.
-    to_plain = body_flow(before, plain)
-    assert float(to_plain.valid_T1HW[0, 0, y, x]) < 0.4
-    assert float(to_plain.valid_T1HW[0, 0, y + 24, x]) > 0.6
-
-
-def test_a_forearm_seen_end_on_does_not_surely_show_a_long_one() -> None:
-    wanted = person()
-    elbow, wrist = wanted.keypoints[0, 0, [bodies.LEFT_ELBOW, bodies.LEFT_WRIST], :2]
-    x, y = (int(v) for v in (elbow + wrist) / 2)
-    sure = []
-    for share in (1.0, 0.25):
-        pointing = (elbow + share * (wrist - elbow)).tolist()
-        hand = dict.fromkeys((bodies.LEFT_WRIST, 17, 19, 21), pointing)
-        found = body_flow(with_joints(wanted, hand), wanted)
-        sure.append(float(found.valid_T1HW[0, 0, y, x]))
-    assert sure[0] > 0.8
-    assert sure[1] < 0.7 * sure[0]
 
 
 def test_kinds_without_a_correspondence_say_so() -> None:

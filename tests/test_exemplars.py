@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vidsynth.blocks import warp
-from vidsynth.conditioning import FaceSequence
+from vidsynth.conditioning import FaceSequence, PoseSequence
 from vidsynth.errors import BadSubject
 from vidsynth.exemplars import (
     APART_SECONDS,
@@ -23,7 +23,7 @@ from vidsynth.exemplars import (
     plan,
 )
 from vidsynth.objectives import Recalled
-from vidsynth.testing import moving_squares, nodding_face, times
+from vidsynth.testing import moving_squares, nodding_face, times, waving_person
 
 # T frames, N images of the gallery, H, W pixels
 
@@ -185,6 +185,26 @@ def test_a_gallery_survives_its_files(tmp_path: Path) -> None:
     back = Gallery.load(tmp_path, FaceSequence)
     assert torch.equal(back.images, gallery.images) and torch.equal(back.pts, gallery.pts)
     assert torch.equal(back.signal.features(), gallery.signal.features())
+    assert back.outlines is None
+
+
+def test_outlines_survive_with_their_gallery(tmp_path: Path) -> None:
+    images, pose = moving_squares(8, SIZE, SIZE).frames, waving_person(8, SIZE, SIZE)
+    covers = pose.silhouette(SIZE, SIZE)
+    gallery = Gallery(
+        images=torch.cat([images, covers], dim=1),
+        signal=pose,
+        pts=times(8),
+        outlines=pose.outlines(covers),
+    )
+    gallery.save(tmp_path)
+    back = Gallery.load(tmp_path, PoseSequence)
+    chosen = plan(gallery, pose, 1)
+    found, again = (g.recall(pose, chosen, "cpu") for g in (gallery, back))
+    assert torch.equal(found.valid, again.valid) and torch.equal(found.flow, again.flow)
+    without = replace(gallery, outlines=None).recall(pose, chosen, "cpu")
+    assert float(without.valid[:, :, :, 0, 0].min()) > 0.2  # the scene, which a plate shows better
+    assert not found.valid[:, :, :, 0, 0].any()
 
 
 @pytest.mark.parametrize("damage", ["gone", "cut"])

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from vidsynth import bodies, correspondence, drawing, faces
+from vidsynth import bodies, correspondence, drawing, faces, limbs
 from vidsynth.checksums import checksum
 from vidsynth.correspondence import Head, Warp
 from vidsynth.errors import UnsupportedVideo
@@ -129,7 +129,13 @@ class Conditioning(ABC):
         return self
 
     def warp_to(
-        self, other: Self, height: int, width: int, *, device: torch.device | str = "cpu"
+        self,
+        other: Self,
+        height: int,
+        width: int,
+        *,
+        device: torch.device | str = "cpu",
+        outlines: Tensor | None = None,
     ) -> Warp:
         """How to bring pictures of these frames to what `other` shows, frame by frame.
 
@@ -139,8 +145,19 @@ class Conditioning(ABC):
             other: as many frames as this, of pictures of the same size.
             height, width: of the pictures that will be sampled; coordinates scale with them.
             device: where to compute it, and where the result lies.
+            outlines: what `outlines` gave for frames of the subject; not passed where it gives
+                None.
         """
         raise ValueError(f"{self.kind} offers no correspondence")
+
+    def outlines(self, cover: Tensor) -> Tensor | None:
+        """How far the parts of the subject reach, from frames in which it is told from a still
+        background. Optional: `warp_to` is given it, and shows nothing beyond.
+
+        Args:
+            cover: (T, 1, height, width) uint8, 255 where a picture surely shows the subject.
+        """
+        return None
 
     def packed(self) -> tuple[dict[str, Tensor], Any]:
         """All it holds: tensors by name, and what else there is, JSON-able."""
@@ -288,12 +305,22 @@ class PoseSequence(Conditioning):
         return bodies.steadied(self, pts, rest_seconds)
 
     def warp_to(  # pyright: ignore[reportIncompatibleMethodOverride] - Self, as declared
-        self, other: PoseSequence, height: int, width: int, *, device: torch.device | str = "cpu"
+        self,
+        other: PoseSequence,
+        height: int,
+        width: int,
+        *,
+        device: torch.device | str = "cpu",
+        outlines: Tensor | None = None,
     ) -> Warp:
         known, wanted = (
             bodies.points_in_space(pose, height, width).to(device) for pose in (self, other)
         )
-        return correspondence.body_warp(known, wanted, height, width)
+        reach = None if outlines is None else outlines.to(device)
+        return limbs.body_warp(known, wanted, height, width, outlines_LVU=reach)
+
+    def outlines(self, cover: Tensor) -> Tensor:
+        return limbs.outlines(bodies.points_in_space(self, *cover.shape[2:]), cover)
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

@@ -1,4 +1,5 @@
-"""Where the pixels of one picture are found in another of the same person: dense warps.
+"""Where the pixels of one picture are found in another of the same person: dense warps, and those
+of faces.
 
 Batched, on any device, and differentiable in the points of both pictures; only which triangle of a
 face lies in front at each pixel is decided outside the graph.
@@ -16,11 +17,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vidsynth import bodies, faces
+from vidsynth import faces
 from vidsynth.facemesh import load_face_mesh
 from vidsynth.raster import visible_triangles
 
-# T frames, N points, L limbs, F triangles, A anchors, H, W pixels; h, w those of a coarser grid
+# T frames, N points, F triangles, A anchors, H, W pixels; h, w those of a coarser grid
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,7 +93,7 @@ def face_warp(known: Head, wanted: Head, height: int, width: int) -> Warp:
     around_T2hw = _around(known, wanted, h, w, height, width)
     flow_T2hw = torch.where(covered_T1hw, inside_T2hw, around_T2hw)
     sure_T1hw = torch.where(covered_T1hw, sure_T1hw, AROUND)
-    return _full_size(flow_T2hw, sure_T1hw, height, width)
+    return full_size(flow_T2hw, sure_T1hw, height, width)
 
 
 def _on_mesh(
@@ -109,9 +110,9 @@ def _on_mesh(
     wanted_TF32, known_TF32 = (p[:, corners_F3][..., :2] for p in (wanted_TN3, known_TN3))
     wanted_TF22 = (wanted_TF32[:, :, 1:] - wanted_TF32[:, :, :1]).mT
     known_TF22 = (known_TF32[:, :, 1:] - known_TF32[:, :, :1]).mT
-    area_TF, seen_area_TF = _determinant(wanted_TF22), _determinant(known_TF22)
+    area_TF, seen_area_TF = determinant(wanted_TF22), determinant(known_TF22)
     area_TF = torch.where(area_TF.abs() < 1e-6, 1e-6, area_TF)
-    linear_TF22 = known_TF22 @ _adjugate(wanted_TF22) / area_TF[..., None, None]
+    linear_TF22 = known_TF22 @ adjugate(wanted_TF22) / area_TF[..., None, None]
     offset_TF2 = known_TF32[:, :, 0] - (linear_TF22 @ wanted_TF32[:, :, 0, :, None])[..., 0]
     sure_TF = (seen_area_TF / area_TF / SURE_SHRUNK).clamp(0, 1)
     of_TF7 = torch.cat([linear_TF22.flatten(2), offset_TF2, sure_TF[..., None]], dim=2)
@@ -120,7 +121,7 @@ def _on_mesh(
     frame_T11 = torch.arange(len(shown_Thw), device=device)[:, None, None] * len(triangles)
     row_Thw = shown_Thw.clamp_min(0) + frame_T11
     a, b, c, d, x0, y0, sure_Thw = of_TF7.flatten(0, 1)[row_Thw.flatten()].unbind(1)
-    x, y = _centres(h, w, height, width, wanted_TN3).expand(len(shown_Thw), -1, -1, -1).unbind(3)
+    x, y = centres(h, w, height, width, wanted_TN3).expand(len(shown_Thw), -1, -1, -1).unbind(3)
     x, y = x.flatten(), y.flatten()
     flow_2Thw = torch.stack([a * x + b * y + x0 - x, c * x + d * y + y0 - y])
     flow_T2hw = flow_2Thw.view(2, *shown_Thw.shape).transpose(0, 1)
@@ -208,15 +209,6 @@ def _triangles() -> NDArray[np.int64]:
     return np.concatenate([triangles, np.array(eyes)])
 
 
-def _determinant(matrix: Tensor) -> Tensor:
-    return matrix[..., 0, 0] * matrix[..., 1, 1] - matrix[..., 0, 1] * matrix[..., 1, 0]
-
-
-def _adjugate(matrix: Tensor) -> Tensor:
-    a, b, c, d = matrix.flatten(-2).unbind(-1)
-    return torch.stack([torch.stack([d, -b], -1), torch.stack([-c, a], -1)], -2)
-
-
 def _around(known: Head, wanted: Head, h: int, w: int, height: int, width: int) -> Tensor:
     """Displacement beyond the mesh: (T, 2, h, w) pixels."""
     outlines = [head.landmarks_TN3[:, list(faces.OVAL), :2] for head in (known, wanted)]
@@ -228,7 +220,7 @@ def _around(known: Head, wanted: Head, h: int, w: int, height: int, width: int) 
     at_TA2, move_TA2 = torch.cat(anchors, dim=1), torch.cat(moves, dim=1)
 
     rows, columns = -(-h // _OUTSIDE_CELL) + 1, -(-w // _OUTSIDE_CELL) + 1
-    place_G2 = _centres(rows, columns, height, width, edge_TA2).flatten(0, 1)
+    place_G2 = centres(rows, columns, height, width, edge_TA2).flatten(0, 1)
     nearness_TGA = 1 / (torch.cdist(place_G2.expand(len(at_TA2), -1, -1), at_TA2) + 1.0) ** 3
     share_TGA = nearness_TGA / nearness_TGA.sum(dim=2, keepdim=True)
     coarse = (share_TGA @ move_TA2).mT.unflatten(2, (rows, columns))
@@ -258,201 +250,34 @@ def _edge(height: int, width: int, like: Tensor) -> Tensor:
     return unit * unit.new_tensor([width, height])
 
 
-# Bodies
-
-_PARTS = (
-    # From, to, half width in torso lengths
-    (bodies.NECK, bodies.MID_EAR, 0.30),
-    (bodies.RIGHT_SHOULDER, bodies.RIGHT_ELBOW, 0.14),
-    (bodies.RIGHT_ELBOW, bodies.RIGHT_WRIST, 0.12),
-    (bodies.RIGHT_WRIST, bodies.RIGHT_PALM, 0.14),
-    (bodies.LEFT_SHOULDER, bodies.LEFT_ELBOW, 0.14),
-    (bodies.LEFT_ELBOW, bodies.LEFT_WRIST, 0.12),
-    (bodies.LEFT_WRIST, bodies.LEFT_PALM, 0.14),
-    (bodies.RIGHT_HIP, bodies.RIGHT_KNEE, 0.18),
-    (bodies.RIGHT_KNEE, bodies.RIGHT_ANKLE, 0.14),
-    (30, 32, 0.14),
-    (bodies.LEFT_HIP, bodies.LEFT_KNEE, 0.18),
-    (bodies.LEFT_KNEE, bodies.LEFT_ANKLE, 0.14),
-    (29, 31, 0.14),
-)
-_FROM, _TO, _HALF_WIDTHS = (list(column) for column in zip(*_PARTS, strict=True))
-_TORSO_HALF_WIDTH = 0.12
-NEARER = 4.0
-"""How much a torso length of depth decides between two limbs at one place."""
-STIFFNESS = 6.0
-"""How decidedly a pixel follows the limb that it is nearest to, in its half widths."""
-BODY, PULLED = 1.0, 2.0
-"""Half widths of a limb, from its middle: where the body ends, and how far its surroundings are
-moved with it all the way."""
-_BODY_CELLS = 32
-"""Along the picture's shorter side: a flow is smooth."""
+# Plane geometry
 
 
-def body_warp(known_TN4: Tensor, wanted_TN4: Tensor, height: int, width: int) -> Warp:
-    """From a skeleton in two pictures: each limb is a similarity, the torso an affine map, and a
-    pixel follows the limbs that are near it, the nearer to the viewer the more. Beyond the body
-    nothing moves.
-
-    Args:
-        known_TN4: joints and middles (38) of the picture that is there: x and y in its pixels,
-            depth in torso lengths (smaller is nearer), visibility in [0, 1].
-        wanted_TN4: those of the pose that is wanted.
-        height, width: of both pictures.
-    """
-    cell = max(1, min(height, width) // _BODY_CELLS)
-    h, w = -(-height // cell), -(-width // cell)
-    place_P2 = _centres(h, w, height, width, wanted_TN4).flatten(0, 1)
-    wanted, known = _Body.of(wanted_TN4), _Body.of(known_TN4)
-    share_TLP, beyond_TP = wanted.shares(place_P2.expand(len(wanted_TN4), -1, -1))
-    # Where each limb would take each pixel, and their mean.
-    found_TL2P = known.place(wanted.local(place_P2))
-    found_TP2 = (share_TLP[:, :, None] * found_TL2P).sum(dim=1).mT
-    # What another limb hides in the known picture is not found there.
-    other_TLP, beyond_there_TP = known.shares(found_TP2)
-    agreement_TP = (share_TLP * other_TLP).sum(dim=1) / (share_TLP**2).sum(dim=1)
-    # Nor is what is seen end-on there, and is to be shown at full length.
-    drawn_TL = (known.sizes() / wanted.sizes() / SURE_SHRUNK).clamp(0, 1)
-    seen_TP = (share_TLP * (known.visible * drawn_TL)[..., None]).sum(dim=1)
-    on_body_TP = _within(BODY, beyond_there_TP) * agreement_TP.clamp(0, 1) * seen_TP
-    # Beyond the body the scene stays, and is seen where the body was not.
-    flow_TP2 = _within(PULLED, beyond_TP)[..., None] * (found_TP2 - place_P2)
-    hidden_TP = _within(BODY, known.beyond(place_P2 + flow_TP2).amin(dim=1))
-    near_TP = _within(BODY, beyond_TP)
-    sure_TP = near_TP * on_body_TP + (1 - near_TP) * (1 - hidden_TP) * AROUND
-    flow_T2hw, sure_T1hw = (x.mT.unflatten(2, (h, w)) for x in (flow_TP2, sure_TP[..., None]))
-    return _full_size(flow_T2hw, sure_T1hw, height, width)
+def determinant(matrix: Tensor) -> Tensor:
+    """Of (..., 2, 2)."""
+    return matrix[..., 0, 0] * matrix[..., 1, 1] - matrix[..., 0, 1] * matrix[..., 1, 0]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Body:
-    """Frames of one skeleton as limbs, the torso last: origin, two axes, reach, depth."""
-
-    origin: Tensor
-    """(T, L, 2) pixels."""
-    axes: Tensor
-    """(T, L, 2, 2): columns are along the limb and across it, in pixels per unit."""
-    reach: Tensor
-    """(T, L) half width in pixels."""
-    ends: Tensor
-    """(T, L, 2, 2): from where to where, pixels."""
-    depth: Tensor
-    """(T, L) torso lengths."""
-    visible: Tensor
-    """(T, L) in [0, 1]."""
-
-    @staticmethod
-    def of(points_TN4: Tensor) -> _Body:
-        unit_T = _torso_lengths(points_TN4)[:, None]
-        start, end = points_TN4[:, _FROM], points_TN4[:, _TO]
-        along = end[..., :2] - start[..., :2]
-        # A limb seen end-on keeps a direction and some length.
-        length = along.norm(dim=2, keepdim=True)
-        least = 0.08 * unit_T[..., None]
-        along = along * ((length + least) / (length + 1e-6))
-        across = torch.stack([-along[..., 1], along[..., 0]], dim=-1)
-        across = across / across.norm(dim=2, keepdim=True).clamp_min(1e-6) * unit_T[..., None]
-
-        hips, neck = points_TN4[:, bodies.MID_HIP], points_TN4[:, bodies.NECK]
-        shoulders = points_TN4[:, bodies.RIGHT_SHOULDER] - points_TN4[:, bodies.LEFT_SHOULDER]
-        hip_line = points_TN4[:, bodies.RIGHT_HIP] - points_TN4[:, bodies.LEFT_HIP]
-        spine = (neck - hips)[:, :2]
-        side = (shoulders + hip_line)[:, :2] / 2
-        # Seen from the side a chest keeps a fifth of its width.
-        thin = (0.2 * unit_T - side.norm(dim=1, keepdim=True)).clamp_min(0)
-        normal = torch.stack([-spine[:, 1], spine[:, 0]], dim=-1)
-        normal = normal / normal.norm(dim=1, keepdim=True).clamp_min(1e-6)
-        facing = torch.where((normal * side).sum(dim=1, keepdim=True) < 0, -1.0, 1.0)
-        side = side + thin * facing * normal
-
-        widths = points_TN4.new_tensor(_HALF_WIDTHS)
-        ends = torch.stack([start[..., :2], end[..., :2]], dim=2)
-        trunk = torch.stack([hips[:, :2], neck[:, :2]], dim=1)[:, None]
-        trunk_reach = 0.5 * side.norm(dim=1, keepdim=True) + _TORSO_HALF_WIDTH * unit_T
-        seen = torch.minimum(start[..., 3], end[..., 3])
-        return _Body(
-            origin=torch.cat([start[..., :2], hips[:, None, :2]], dim=1),
-            axes=torch.cat(
-                [torch.stack([along, across], dim=-1), torch.stack([spine, side], dim=-1)[:, None]],
-                dim=1,
-            ),
-            reach=torch.cat([widths * unit_T, trunk_reach], dim=1),
-            ends=torch.cat([ends, trunk], dim=1),
-            # A chest is thick: what crosses it lies in front.
-            depth=torch.cat(
-                [(start[..., 2] + end[..., 2]) / 2, (hips[:, 2] + neck[:, 2])[:, None] / 2 + 0.1],
-                dim=1,
-            ),
-            visible=torch.cat([seen, torch.ones_like(seen[:, :1])], dim=1).clamp(0, 1),
-        )
-
-    def sizes(self) -> Tensor:
-        """(T, L): pixels of a limb's length, and for the torso the root of its area."""
-        lengths = self.axes[:, :-1, :, 0].norm(dim=2)
-        area = _determinant(self.axes[:, -1:]).abs().clamp_min(1.0)
-        return torch.cat([lengths, area.sqrt()], dim=1)
-
-    def local(self, place_P2: Tensor) -> Tensor:
-        """Pixels in each limb's own axes: (T, L, 2, P)."""
-        area = _determinant(self.axes)
-        area = torch.where(area.abs() < 1e-6, 1e-6, area)
-        inverse = _adjugate(self.axes) / area[..., None, None]
-        return inverse @ (place_P2.mT - self.origin[..., None])
-
-    def place(self, local_TL2P: Tensor) -> Tensor:
-        """Back to pixels: (T, L, 2, P)."""
-        return self.axes @ local_TL2P + self.origin[..., None]
-
-    def beyond(self, place_TP2: Tensor) -> Tensor:
-        """Squared distance of each pixel to each limb, in its half widths: (T, L, P)."""
-        start, along = self.ends[:, :, 0], self.ends[:, :, 1] - self.ends[:, :, 0]
-        length = (along**2).sum(dim=2, keepdim=True).clamp_min(1e-6)
-        # x and y apart: sums over an axis of two are slow.
-        along_x, along_y = along[..., None].unbind(2)
-        start_x, start_y = start[..., None].unbind(2)
-        x, y = place_TP2[:, None, :, 0] - start_x, place_TP2[:, None, :, 1] - start_y
-        part = ((x * along_x + y * along_y) / length).clamp(0, 1)
-        x, y = x - part * along_x, y - part * along_y
-        return (x * x + y * y) / self.reach[..., None] ** 2
-
-    def shares(self, place_TP2: Tensor) -> tuple[Tensor, Tensor]:
-        """To which limb each pixel belongs, (T, L, P) summing to 1 over limbs; and how far beyond
-        the body it is, as in `beyond`, (T, P)."""
-        beyond = self.beyond(place_TP2)
-        closeness = -STIFFNESS * beyond.clamp(max=20.0)
-        on_it = torch.exp(-(beyond - 1).clamp_min(0))  # depth decides only where limbs really are
-        score = closeness - NEARER * on_it * self.depth[..., None]
-        return score.softmax(dim=1), beyond.amin(dim=1)
+def adjugate(matrix: Tensor) -> Tensor:
+    """Of (..., 2, 2): the inverse times the determinant."""
+    a, b, c, d = matrix.flatten(-2).unbind(-1)
+    return torch.stack([torch.stack([d, -b], -1), torch.stack([-c, a], -1)], -2)
 
 
-def _within(reach: float, beyond_TP: Tensor) -> Tensor:
-    """(T, P): 1 up to so many half widths of the nearest limb, 0 from one more on."""
-    return (reach + 1 - beyond_TP.sqrt()).clamp(0, 1)
-
-
-def _torso_lengths(points_TN4: Tensor) -> Tensor:
-    """(T,) pixels."""
-    seen = points_TN4[..., [0, 1, 3]].detach().double().cpu().numpy()
-    return torch.from_numpy(bodies.torso_lengths(seen)).to(points_TN4)
-
-
-# Grids
-
-
-def _centres(rows: int, columns: int, height: int, width: int, like: Tensor) -> Tensor:
+def centres(rows: int, columns: int, height: int, width: int, like: Tensor) -> Tensor:
     """(rows, columns, 2): x, y of the cells' centres in pixels of a (height, width) picture."""
     y = (torch.arange(rows, device=like.device, dtype=like.dtype) + 0.5) * (height / rows)
     x = (torch.arange(columns, device=like.device, dtype=like.dtype) + 0.5) * (width / columns)
     return torch.stack(torch.broadcast_tensors(x, y[:, None]), dim=-1)
 
 
-def _full_size(flow_T2hw: Tensor, sure_T1hw: Tensor, height: int, width: int) -> Warp:
+def full_size(flow_T2hw: Tensor, sure_T1hw: Tensor, height: int, width: int) -> Warp:
     """At the picture's resolution; what would be read beyond its edge is not there."""
     both = torch.cat([flow_T2hw, sure_T1hw], dim=1)
     if both.shape[2:] != (height, width):
         both = F.interpolate(both, (height, width), mode="bilinear")
     flow_T2HW, sure_T1HW = both[:, :2], both[:, 2:]
-    place = _centres(height, width, height, width, flow_T2HW).permute(2, 0, 1) + flow_T2HW
+    place = centres(height, width, height, width, flow_T2HW).permute(2, 0, 1) + flow_T2HW
     limit = place.new_tensor([width, height])[:, None, None]
     beyond = torch.maximum(-place, place - limit).amax(dim=1, keepdim=True)
     return Warp(flow_T2HW, sure_T1HW * (1 - beyond).clamp(0, 1))

@@ -115,8 +115,10 @@ class Footage:
             around = signal.silhouette(y1 - y0, x1 - x0)
             cover = cut_out(images, self.plate[:, y0:y1, x0:x1], around)
             images = torch.cat([images, cover], dim=1)
-        following = self.gallery.following if self.gallery else None
-        return Gallery(images=images, signal=signal, pts=self.pts[index], following=following)
+        pictures = Gallery(images=images, signal=signal, pts=self.pts[index])
+        if self.gallery is None:
+            return pictures
+        return replace(pictures, following=self.gallery.following, outlines=self.gallery.outlines)
 
     def batch(
         self, starts: Tensor, num_frames: int, device: torch.device, *, num_recalled: int = 0
@@ -270,6 +272,8 @@ def prepare(
     usable = training.nonzero()[:, 0]
     kept = footage.as_gallery(usable[exemplars.cover(inside[usable].features(), gallery)])
     planned = exemplars.plan(kept, inside, conditions.exemplars, at=tracked.pts)
+    if plate is not None:
+        kept = replace(kept, outlines=kept.signal.outlines(kept.images[:, 3:]))
     kept = replace(kept, following=_learnt(footage, kept, planned, usable, reporter))
     return replace(footage, gallery=kept, plan=planned)
 

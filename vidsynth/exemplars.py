@@ -79,6 +79,8 @@ class Gallery:
     """(N,) float64 seconds in the target."""
     following: Following | None = None
     """What else is known of how these images change with what is wanted."""
+    outlines: Tensor | None = None
+    """How far the parts of the subject reach (`Conditioning.outlines`)."""
 
     def recall(
         self,
@@ -105,7 +107,8 @@ class Gallery:
         return Exemplars(images=self.images, chosen=plan.chosen, flow=flow, valid=valid)
 
     def _warp(self, known: Conditioning, wanted: Conditioning, device: torch.device | str) -> Warp:
-        warp = known.warp_to(wanted, *self.images.shape[2:], device=device)
+        how = {} if self.outlines is None else {"outlines": self.outlines}
+        warp = known.warp_to(wanted, *self.images.shape[2:], device=device, **how)
         return self.following.corrected(warp, known, wanted) if self.following else warp
 
     def stray(self, plan: Plan, share: float) -> Plan:
@@ -117,6 +120,8 @@ class Gallery:
     def save(self, folder: Path) -> None:
         """Write two files into a subject's folder."""
         learnt = {} if self.following is None else self.following.tensors()
+        if self.outlines is not None:
+            learnt["outlines"] = self.outlines.contiguous()
         with writing(folder / IMAGES) as temporary:
             save_file(
                 {"images": self.images.contiguous()} | learnt,
@@ -140,7 +145,13 @@ class Gallery:
                 f"the exemplars in {folder} are missing or damaged ({error}); train the subject "
                 "again"
             ) from error
-        return Gallery(images=images, signal=signal, pts=pts, following=following)
+        return Gallery(
+            images=images,
+            signal=signal,
+            pts=pts,
+            following=following,
+            outlines=tensors.get("outlines"),
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

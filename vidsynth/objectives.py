@@ -15,6 +15,10 @@ from vidsynth.exemplars import Exemplars
 # B batch, T frames, C channels, H, W pixels
 
 
+SHOWN = 0.25
+"""Over a still background, so sure an exemplar must be to be shown altogether."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainBatch:
     """A batch of consecutive frames with everything an objective may condition on."""
@@ -62,6 +66,11 @@ class Recalled:
         return Recalled(
             images.float().div_(127.5).sub_(1.0), signal.flow.to(device), signal.valid.to(device)
         )
+
+    def cover(self, sampled: Tensor) -> Tensor:
+        """What the fourth channel of `images`, sampled by `flow`, covers of a still background, in
+        [0, 1]: nothing where it is not sure, since that would be a ghost."""
+        return sampled.add(1).div(2).clamp(0, 1) * (self.valid / SHOWN).clamp(max=1)
 
     def each(self, change: Callable[[Tensor], Tensor]) -> Recalled:
         """With `change` applied to all three."""

@@ -94,9 +94,19 @@ class Several(Conditioning):
         return self.lead.posture()
 
     def warp_to(  # pyright: ignore[reportIncompatibleMethodOverride] - Self, as declared
-        self, other: Several, height: int, width: int, *, device: torch.device | str = "cpu"
+        self,
+        other: Several,
+        height: int,
+        width: int,
+        *,
+        device: torch.device | str = "cpu",
+        outlines: Tensor | None = None,
     ) -> Warp:
-        return self.lead.warp_to(other.lead, height, width, device=device)
+        known = {} if outlines is None else {"outlines": outlines}
+        return self.lead.warp_to(other.lead, height, width, device=device, **known)
+
+    def outlines(self, cover: Tensor) -> Tensor | None:
+        return self.lead.outlines(cover)
 
     def packed(self) -> tuple[dict[str, Tensor], Any]:
         tensors: dict[str, Tensor] = {}

@@ -32,10 +32,6 @@ COPY_LOGITS = 0.5
 """How sure the blend starts out of an exemplar that surely shows what is wanted."""
 FIRST_LOGITS = 0.5
 """How much more it trusts the first one, which is most alike."""
-
-SHOWN = 0.25
-"""Over a still background, so sure an exemplar must be to be shown at all: what it shows of the
-subject where none is wanted would be a ghost."""
 DETAIL_PX = 8
 """What is smaller than this is detail, which is chosen; what is larger is mixed."""
 STIFF_PX = 4
@@ -166,8 +162,7 @@ class ExemplarPainter(Painter):
         copies_BKCHW = _warped(recalled, recalled.flow + moves_BK2HW, "bicubic")
         copies_BK3HW = copies_BKCHW[:, :, :3]
         if self.background and plate_3HW is not None:  # only the subject moved
-            cover_BK1HW = copies_BKCHW[:, :, 3:].add(1).div(2).clamp(0, 1)
-            cover_BK1HW = cover_BK1HW * (recalled.valid / SHOWN).clamp(max=1)
+            cover_BK1HW = recalled.cover(copies_BKCHW[:, :, 3:])
             copies_BK3HW = plate_3HW.lerp(copies_BK3HW, cover_BK1HW)
 
         first_K = torch.arange(self.slots, device=painted_BCHW.device) == 0

@@ -326,7 +326,7 @@ class Exam:
         if footage.plate is not None:
             made[:] = footage.plate
             plate = made[:, :, y0:y1, x0:x1].float() / 127.5 - 1
-            copied = plate.lerp(copied[:, :3], copied[:, 3:].add(1).div(2).clamp(0, 1))
+            copied = plate.lerp(copied[:, :3], found.cover(copied[:, 3:]))
         made[:, :, y0:y1, x0:x1] = copied.add(1).mul(127.5).round().clamp(0, 255)
         return made
 
